@@ -28,6 +28,7 @@ from pipeline.errors import (
 )
 from pipeline.prompts.numbers import show
 from pipeline.redaction import redact
+from service.option_names import without_hyphens
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ _STATUS_OF: tuple[tuple[type[VgenError], int], ...] = (
 )
 _UNKNOWN = "unknown_fields"
 """The type of pydantic's error for fields that a body does not have (``server.native.bodies``)."""
-_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])")
 _COMMANDS = re.compile(r"; `vgen [^`]*`[^;\n]*")
 _FIELDS = {"metrics": "score"}
 """What fields are called over HTTP whose name only the rules know."""
@@ -113,7 +113,7 @@ def _outside(problem: Problem) -> Problem:
 
 def plain(message: str) -> str:
     """Return a message without advice on commands, and with options (``--max-cost``) called as fields are."""
-    return _OPTION.sub(lambda option: option[1].replace("-", "_"), _COMMANDS.sub("", message))
+    return without_hyphens(_COMMANDS.sub("", message))
 
 
 def of_validation(error: RequestValidationError) -> ApiError:

@@ -105,7 +105,7 @@ def read_config(
         extends=data.get("extends"),
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
-        output=Output(path, output.get("overwrite", False)),
+        output=Output(path, output.get("overwrite", False), in_config=True),
         settings=_settings(data, dict(settings or {}), safety, name if in_file else None),
     )
 
@@ -257,7 +257,7 @@ def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
     threshold = float(in_file.get("threshold", site_safety.threshold))
     if threshold > site_safety.threshold:
         problems.append(("threshold", f"{threshold:g} is over this site's, {site_safety.threshold:g}"))
-    hint = "; leave it out, or set it on the command line"
+    hint = "; leave it out of the file, or set it on the command line or in read_config's settings"
     return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 

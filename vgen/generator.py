@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,6 +131,7 @@ class VideoGenerator:
         request: VideoRequest | str,
         *,
         output: str | Path | Output | None = None,
+        overwrite: bool = False,
         return_frames: bool | None = None,
         on_progress: OnEvent = _silent,
     ) -> VideoResult:
@@ -138,6 +140,7 @@ class VideoGenerator:
         Args:
             request: what to make; a text is a prompt with every default.
             output: where the MP4 goes; its sidecar goes beside it. None writes nothing.
+            overwrite: whether files that are there are replaced; otherwise they are refused.
             return_frames: whether the result has the raw frames; None: where there is no output.
             on_progress: called at each step; what it raises stops the clip and is raised.
 
@@ -146,7 +149,9 @@ class VideoGenerator:
             StageError: the clip cannot be made; StoppedError after ``stop``.
         """
         video_request = VideoRequest(request) if isinstance(request, str) else request
-        target = output if isinstance(output, Output) or output is None else Output(Path(output))
+        target = None if output is None else output if isinstance(output, Output) else Output(Path(output))
+        if target is not None and overwrite:
+            target = replace(target, overwrite=True)
         job, submission = planned(video_request, self.preset, self._settings, Path.cwd())
         if target is not None:
             target.check()
@@ -154,10 +159,11 @@ class VideoGenerator:
         with self._turn():
             return one_clip.make(job, submission, self._services(on_progress), target, with_frames=frames)
 
-    def generate_file(self, path: str | Path, folder: str | Path) -> Iterator[VideoResult]:
-        """Make every clip of a prompt file, one after the other, as ``folder``/LINE-VARIANT.mp4 (what is there stays).
+    def generate_file(self, path: str | Path, folder: str | Path, *, overwrite: bool = False) -> Iterator[VideoResult]:
+        """Make every clip of a prompt file, one after the other, as ``folder``/LINE-VARIANT.mp4.
 
-        For more than a few use the line, which goes on where it was: ``vgen run``.
+        Files that are there are refused unless ``overwrite`` is true. For more than a few clips use the line, which
+        goes on where it was: ``vgen.submit``, or ``vgen run`` in a shell.
 
         Raises:
             InputError: the file has mistakes, or names another preset; nothing is made then.
@@ -169,7 +175,7 @@ class VideoGenerator:
                 [Problem(f"{other_presets[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))]
             )
         for job in submission.jobs:
-            target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4")
+            target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4", overwrite)
             target.check()
             with self._turn():
                 yield one_clip.make(job, submission, self._services(_silent), target, with_frames=False)
@@ -179,6 +185,7 @@ class VideoGenerator:
         request: VideoRequest | str,
         *,
         output: str | Path | Output | None = None,
+        overwrite: bool = False,
         return_frames: bool | None = None,
     ) -> AsyncIterator[ClipEvent]:
         """Make one clip beside the event loop: a ``ProgressEvent`` at each step, then one ``FinalEvent``.
@@ -186,7 +193,9 @@ class VideoGenerator:
         Whoever leaves the loop early, or is cancelled, stops the clip. Raises what ``generate`` does.
         """
         making = self._beside_the_loop(
-            lambda report: self.generate(request, output=output, return_frames=return_frames, on_progress=report)
+            lambda report: self.generate(
+                request, output=output, overwrite=overwrite, return_frames=return_frames, on_progress=report
+            )
         )
         async with contextlib.aclosing(making):
             async for event in making:
@@ -262,9 +271,14 @@ class VideoGenerator:
             raise
         return self
 
-    def _services(self, on_progress: OnEvent) -> ClipServices:
+    def _running(self) -> GeneratorProcess:
+        """Return the child process. Raises ConflictError: it was shut down."""
         if self._process is None:
-            raise ConflictError("the generator was shut down")
+            raise ConflictError("the generator was shut down: make a new one")
+        return self._process
+
+    def _services(self, on_progress: OnEvent) -> ClipServices:
+        process = self._running()
 
         def check() -> None:
             if self._stopping.is_set():
@@ -274,7 +288,7 @@ class VideoGenerator:
             check()
             on_progress(_event(progress))
 
-        return ClipServices(self._settings, self._models, self._process, self._gpu_type, report, check)
+        return ClipServices(self._settings, self._models, process, self._gpu_type, report, check)
 
 
 def _event(progress: Progress) -> ProgressEvent:

@@ -31,25 +31,28 @@ class Output:
 
     video: Path
     overwrite: bool = False
+    in_config: bool = False
+    """Whether a configuration names it: mistakes are told in the words of its keys, not of Python's arguments."""
 
     @property
     def sidecar(self) -> Path:
         return self.video.with_suffix(".json")
 
-    def check(self) -> None:
+    def check(self, *, with_sidecar: bool = True) -> None:
         """
         Raises:
             InputError: it is not a file's name that can be written.
         """
+        field, consent = (
+            ("output.path", "set output.overwrite") if self.in_config else ("output", "pass overwrite=True")
+        )
         if self.video.suffix != ".mp4":
-            raise InputError([Problem(f"{str(self.video)!r} does not end in .mp4", field="output.path")])
+            raise InputError([Problem(f"{str(self.video)!r} does not end in .mp4", field=field)])
         if not self.video.absolute().parent.is_dir():
-            raise InputError([Problem(f"{str(self.video.parent)!r} is not a folder", field="output.path")])
-        for path in (self.video, self.sidecar):
+            raise InputError([Problem(f"{str(self.video.parent)!r} is not a folder", field=field)])
+        for path in (self.video, self.sidecar) if with_sidecar else (self.video,):
             if path.exists() and not self.overwrite:
-                raise InputError(
-                    [Problem(f"{str(path)!r} exists; set output.overwrite to write over it", field="output.path")]
-                )
+                raise InputError([Problem(f"{str(path)!r} exists; {consent} to write over it", field=field)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,5 +126,6 @@ def planned(request: VideoRequest, preset: str, settings: Settings, folder: Path
     if job.spec.preset != preset:
         raise InputError([Problem(f"{job.spec.preset!r} is not the preset that is loaded, {preset!r}", field="preset")])
     if job.spec.segments != 1 or job.spec.extends is not None:
-        raise InputError([Problem("long videos are made by the line: `vgen run`", field="segments")])
+        rule = "a request makes one segment; a batch makes long videos: vgen.submit, or `vgen run`"
+        raise InputError([Problem(rule, field="segments")])
     return job, submission

@@ -105,13 +105,15 @@ class StreamingVideoGenerator(VideoGenerator):
 
     _video: _Video | None = None
 
-    def reset(self, *, output: str | Path | None = None) -> None:
+    def reset(self, *, output: str | Path | None = None, overwrite: bool = False) -> None:
         """Begin a new video; one that was begun is dropped. A segment that another thread makes is waited for.
 
         Args:
             output: the MP4 that ``finalize`` writes. None writes none.
+            overwrite: whether a file that is there is replaced; otherwise it is refused.
 
         Raises:
+            ConflictError: the generator was shut down.
             InputError: the output cannot be written, or the preset cannot continue from given frames.
         """
         preset = load_library(self._settings.effective_presets_dir).get(self.preset)
@@ -120,8 +122,9 @@ class StreamingVideoGenerator(VideoGenerator):
             raise InputError([Problem(message, field="preset")])
         path = None if output is None else Path(output)
         if path is not None:
-            one_clip.Output(path).check()
+            one_clip.Output(path, overwrite).check(with_sidecar=False)
         with self._busy:
+            self._running()
             self._drop()
             self._video = _Video(path)
 
@@ -132,7 +135,7 @@ class StreamingVideoGenerator(VideoGenerator):
         and they are left out.
 
         Raises:
-            ConflictError: ``reset`` was not called.
+            ConflictError: ``reset`` was not called, or the generator was shut down.
             InputError: the request breaks a rule, or has another size or rate than the video.
             StageError: it cannot be made; StoppedError after ``stop``.
         """
@@ -170,7 +173,7 @@ class StreamingVideoGenerator(VideoGenerator):
         """End the video, and write its MP4 where one was asked for, encoded as the settings say.
 
         Raises:
-            ConflictError: no segment was made.
+            ConflictError: no segment was made, or the generator was shut down.
             RetryableError: it cannot be encoded, code ``encoder_failed`` or ``disk_full``; it may be tried again.
         """
         with self._busy:
@@ -213,6 +216,7 @@ class StreamingVideoGenerator(VideoGenerator):
             self._drop()
 
     def _begun(self) -> _Video:
+        self._running()
         if self._video is None:
             raise ConflictError("no video was started: call reset first")
         return self._video

@@ -117,6 +117,12 @@ def test_mistakes_are_the_same_errors_either_way(remote: vgen.Connection, rows: 
             connection.submit("prompts.txt")
         with pytest.raises(InputError, match=r"prompts\[1\]: 7 is neither a prompt nor a mapping"):
             connection.submit(["x", 7])  # type: ignore[list-item]
+        with pytest.raises(InputError, match=r"^max_gpu_hours: "):
+            connection.submit(["x"], max_gpu_hours=-1)
+        with pytest.raises(InputError, match=r"^reroll: names no metric: give some, such as checks for score"):
+            connection.submit(["x"], reroll=1)
+        with pytest.raises(InputError, match=r"^key and again exclude each other"):
+            connection.submit(["x"], key="k", again=True)
         with pytest.raises(NotFoundError):
             connection.batch("1m0000000000a")
 

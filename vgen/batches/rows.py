@@ -14,13 +14,14 @@ from db.reading.feed import Feed
 from db.reading.history import Seen
 from db.session import Database
 from pipeline import extras
-from pipeline.errors import ServiceUnavailableError
+from pipeline.errors import InputError, ServiceUnavailableError
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
 from service import submission
 from service.changes import job_changes
 from service.choices import SubmissionChoices
+from service.option_names import as_arguments
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
 from service.views.clips import FileView, file_views
@@ -53,7 +54,10 @@ class Rows:
     def submit(self, prompts: PromptFile, choices: SubmissionChoices) -> SubmittedView:
         settings, name = self._settings, f"{prompts.stem}.{prompts.format}"
         parsed = parse_bytes(prompts.data, name, overrides={}, settings=settings, folder=prompts.folder)
-        prepared = submission.prepare(parsed, choices, settings, has_name=prompts.is_file)
+        try:
+            prepared = submission.prepare(parsed, choices, settings, has_name=prompts.is_file)
+        except InputError as error:
+            raise as_arguments(error) from None
         return submission.submit(prepared, settings=settings, database=self._database)
 
     def batches(self, after: str | None) -> BatchListView:

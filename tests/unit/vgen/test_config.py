@@ -98,7 +98,7 @@ def test_a_file_that_is_not_there_and_a_wrong_setting(file: Path) -> None:
         read_config(file.with_name("no.yaml"))
     with pytest.raises(SettingsError, match="VGEN_ENCODE_QUALITY"):
         read_config(file, [("settings.encode.quality", "lots")])
-    with pytest.raises(InputError, match=r"--preset\.x: 'preset' has no keys below it"):
+    with pytest.raises(InputError, match=r"^--preset\.x: 'preset' has no keys below it"):
         read_config(file, [("preset.x", "1")])
 
 

@@ -72,13 +72,13 @@ def test_the_same_request_gives_the_same_file_and_a_seed_of_its_own(idle: VideoG
 
 def test_a_file_that_is_there_stays_unless_asked(idle: VideoGenerator) -> None:
     Path("fox.mp4").write_text("mine")
-    with pytest.raises(InputError, match=r"'fox\.mp4' exists; set output\.overwrite"):
+    with pytest.raises(InputError, match=r"^output: 'fox\.mp4' exists; pass overwrite=True"):
         idle.generate(FOX, output="fox.mp4")
     assert Path("fox.mp4").read_text() == "mine"
-    idle.generate(FOX, output=vgen.one_clip.Output(Path("fox.mp4"), overwrite=True))
+    idle.generate(FOX, output="fox.mp4", overwrite=True)
     assert Path("fox.mp4").stat().st_size > 100
     for bad in ("fox.avi", "no/such/fox.mp4"):
-        with pytest.raises(InputError, match=r"output\.path"):
+        with pytest.raises(InputError, match=r"^output: "):
             idle.generate(FOX, output=bad)
 
 

@@ -131,9 +131,22 @@ def test_calls_in_a_wrong_order_name_the_right_one(generator: StreamingVideoGene
         with pytest.raises(ConflictError, match="call reset first"):
             call()
     generator.shutdown()
-    generator.reset()
-    with pytest.raises(ConflictError, match="shut down"):
-        generator.step(request("a fox"))
+    for call in (generator.reset, generator.finalize, lambda: generator.step("a fox")):
+        with pytest.raises(ConflictError, match="shut down"):
+            call()
+
+
+def test_a_video_that_is_there_stays_unless_asked(generator: StreamingVideoGenerator) -> None:
+    Path("walk.mp4").write_text("mine")
+    Path("walk.json").write_text("{}")  # no sidecar is written
+    with pytest.raises(InputError, match=r"^output: 'walk\.mp4' exists; pass overwrite=True"):
+        generator.reset(output="walk.mp4")
+    generator.reset(output="walk.mp4", overwrite=True)
+    generator.step(request("a fox"))
+    assert Path("walk.mp4").read_text() == "mine", "until the video is complete"
+    generator.finalize()
+    assert Path("walk.mp4").stat().st_size > 100
+    assert Path("walk.json").read_text() == "{}"
 
 
 @pytest.fixture
