@@ -50,6 +50,10 @@ class Artifact:
     media_type: str
 
 
+UNABLE = "unable"
+"""The detail of a score that is None since this machine had no means to score at all: no weights, or no torch."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRecord:
     """One metric's score of a clip, and how it was made."""

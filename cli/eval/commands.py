@@ -166,8 +166,9 @@ def run(
             [Problem("a batch is scored on one device here, or on its cluster's workers", field="--device")]
         )
     earlier = {} if of_batch else resume.earlier_records(write)
+    of_rows = batch.BatchRun(settings, (videos or more or [""])[0], names, selection, devices[0])
     results = (
-        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, devices[0])
+        iter(of_rows)
         if of_batch
         else resume.score(clips, selection.metrics, devices, settings.eval.clip_bytes, earlier)
     )
@@ -188,7 +189,11 @@ def run(
             write_scores(write, [*records, *earlier.values()])
     if json:
         _print_json(records, selection.left_out)
-    return _exit_code(scores)
+    code = _exit_code(scores)
+    if not of_batch and (lacking := sorted(selection.without_weights(names))):
+        output.notice(f"incomplete: of a group that was asked for every metric lacks its weights: {', '.join(lacking)}")
+        return ExitCode.INCOMPLETE
+    return ExitCode.INCOMPLETE if any(of_rows.summary.values()) else code
 
 
 @app.command("aggregate")

@@ -16,6 +16,7 @@ from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
+from pipeline.states import EvalState
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode
@@ -101,8 +102,8 @@ def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: s
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
-        unfinished, _ = runs.clips_left(session, batch_id)
-    if not unfinished:
+        state = runs.get_run(session, run_id).state
+    if state is not EvalState.OPEN:
         return None
     output.notice(f"run {run_id} is still open: the same command goes on with it")
     return code or ExitCode.INCOMPLETE

@@ -216,10 +216,17 @@ def runs(
         output.as_json(views.EvalRunsView(runs=run_views))
         return ExitCode.DONE
     output.table(
-        ("run", "batch", "kind", "state", "verdict", "clips", "metrics", "started"),
+        ("run", "batch", "kind", "state", "why", "verdict", "clips", "metrics", "started"),
         [
             (
-                *(view.id, view.batch_id, view.kind, view.state, view.summary.get(evals.VERDICT, {}).get("state")),
+                *(
+                    view.id,
+                    view.batch_id,
+                    view.kind,
+                    view.state,
+                    ", ".join(evals.shortcomings(view.summary)),
+                    view.summary.get(evals.VERDICT, {}).get("state"),
+                ),
                 *(view.expected, " ".join(view.metrics), view.created_at),
             )
             for view in run_views

@@ -55,14 +55,14 @@ def check(ctx: typer.Context, names: Names = None, weights: WeightsOption = None
 
 @app.command("pull")
 def pull(ctx: typer.Context, names: Names = None, weights: WeightsOption = None) -> int:
-    """Download files into the weights directory and verify them; nothing else downloads."""
+    """Download files, and folders of the hub, into the weights directory, and verify files; nothing else downloads."""
     settings = settings_of(ctx)
     if weights is not None:
         weights.mkdir(parents=True, exist_ok=True)
     store = weights_of(settings, weights)
     for name in _known(names):
-        if names or WEIGHT_FILES[name].sha256:
-            output.line(f"{name}\t{store.pull(name)}")
+        if names or WEIGHT_FILES[name].sha256 or WEIGHT_FILES[name].is_folder:
+            output.line(f"{name}\t{store.pull(name, output.notice)}")
         else:
             output.notice(f"left out: {name}: {store.where(name)}")
     return 0

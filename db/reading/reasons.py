@@ -49,6 +49,7 @@ class Code(StrEnum):
     MODEL_UNUSABLE = "model_unusable"
     WORKER_LOST = "worker_lost"
     BACKOFF = "backoff"
+    RESERVED = "reserved_for_sessions"
     LOADING = "loading"
     IN_TURN = "in_turn"
     SENT = "sent"
@@ -93,6 +94,8 @@ class LiveWorker:
     loaded: str | None = None
     draining: bool = False
     dispatches: bool = False
+    reserved_for: str | None = None
+    """The batch of the session that it is reserved for."""
     failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The code and the message of each preset that it could not load."""
 
@@ -263,6 +266,8 @@ def _after_failure(step: OpenStep, now: Situation) -> Reason | None:
     if step.queue is not None or (step.error_code is None and step.not_before <= now.now):
         return None
     code, error = step.error_code or "", step.error or ""
+    if step.not_before <= now.now and code not in (*_CAUSES, "handoff_full", "worker_lost"):
+        return None  # its rest is over: now it waits as every other step does
     until = step.not_before if step.not_before > now.now else None
     if code in _CAUSES:
         reason, text, mend = _CAUSES[code]
@@ -301,7 +306,7 @@ def _without_worker(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason
         lacking = _lacks(step, batch, now, live)
         if lacking is not None:
             return Reason(Code.NO_WORKER, f"no live worker can make it: it needs {lacking}", Needs.WORKER, _start(now))
-        return _not_loadable(step, batch, now)
+        return _not_loadable(step, batch, now) or _reserved(step, batch, now)
     queues = _queues_of(step, batch, now)
     read = {queue for worker in now.at_work for queue in worker.queues}
     if read.intersection(queues):
@@ -339,6 +344,15 @@ def _not_loadable(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason |
         Needs.PERSON,
         f"vgen models {'pull' if missing else 'check'} {preset}",
     )
+
+
+def _reserved(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason | None:
+    """The reason where every worker that might make the clip takes the segments of a session alone."""
+    able = _able(step, batch, now)
+    if step.queue is not None or not able or any(worker.reserved_for in (None, batch.id) for worker in able):
+        return None
+    text = "every GPU that may make it is reserved for a session: it goes on when one ends"
+    return Reason(Code.RESERVED, text, Needs.NOTHING)
 
 
 def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:

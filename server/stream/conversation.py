@@ -223,8 +223,8 @@ class Conversation(Connection):
             text = f"no GPU was free for {opening.timeout_s:g} s; try again later"
             raise SourceError("gpu_unavailable", text) from None
         assert assigned is not None, "a source ends its opening with a GPU"
-        cap = self._cap
         first = assigned.next_segment + len(assigned.pending)
+        cap = self._cap if assigned.ended is None else first
         preparing = asyncio.create_task(self._prompts.run(first, cap, source.announce))
         try:
             teller = SegmentTeller(self._session, self._outbox.put, assigned)
@@ -235,7 +235,7 @@ class Conversation(Connection):
         finally:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
-        raise endings.cap_reached()
+        raise endings.cap_reached() if assigned.ended is None else endings.ended_before(assigned.ended)
 
     async def _place(self, place: Waiting | Assigned) -> None:
         session, put = self._session, self._outbox.put

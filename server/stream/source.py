@@ -87,6 +87,8 @@ class Assigned:
     timeout_s: int = 300
     pts_base_ms: float = 0
     """When ``next_segment`` begins in the session's own time."""
+    ended: str | None = None
+    """Why the session has ended: its client came back for what is pending, and no more is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from tasks.upkeep import nightly
 from tasks.upkeep.schedule import beat_schedule
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
+from tests.data.vbench_oracle import tiny_weights
 from tests.line_helpers import home_of, job_list, settings_for, work_off
 from tests.unit.cli.conftest import Vgen, vgen
 
 __all__ = ["vgen"]
-FLICKER = "vbench.temporal_flickering"
+FLICKER, CLIP_SCORE = "vbench.temporal_flickering", "text.clip_score"
 
 
 @pytest.fixture
@@ -244,7 +245,63 @@ def test_a_baseline_that_cannot_be_scored_again_is_compared_with_no_more(
     verdict = nightly.judge(database, make_storage(settings), second)
 
     assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
-    assert verdict["meaning"].startswith("Not every clip of the earlier nights could be scored again.")
+    assert verdict["meaning"].startswith(
+        f"Run {first} could not be scored again in full ({FLICKER}): it is not compared"
+    )
+
+
+def test_a_baseline_that_met_a_worker_without_weights_is_compared_with_no_more(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given nights that were scored with weights, the later by another scorer
+    monkeypatch.setattr("pipeline.scoring.weights.try_to_load_from_cache", lambda *_: None)
+    tiny_weights.write_all(tmp_path / "weights")
+    able = settings.model_copy(update={"eval": settings.eval.model_copy(update={"weights_dir": tmp_path / "weights"})})
+    plan = {"metrics": (CLIP_SCORE,), "margins": {CLIP_SCORE: 0.9}}
+    first, _ = _night(able, database, **plan)
+    _upgraded(monkeypatch)
+    second, verdict = _night(_encoded(able, quality=51), database, **plan)
+    assert verdict["rescore"]
+
+    # When the worker that scores the first again has none
+    ((rescore, batch_id),) = nightly.submit_rescores(database, second)
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+        ended = runs.get_run(session, rescore)
+        assert (ended.state, (ended.summary or {})["metrics_without_weights"]) == (EvalState.INCOMPLETE, 1)
+
+    # Then the night ends and says so, and what was scored before is still there
+    verdict = nightly.judge(database, make_storage(settings), second)
+    assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
+    assert (
+        f"Run {first} could not be scored again in full ({CLIP_SCORE}): it is not compared with." in verdict["meaning"]
+    )
+    assert [one["complete"] for one in verdict["rescored"]] == [False]
+    with database.reading() as session:
+        kept = runs.records_of(session, runs.get_run(session, first).batch_id)
+        ((_, (scored, missing, _, _)),) = runs.means(session, batch_id).items()
+    assert all(record["scores"][CLIP_SCORE]["score"] is not None for record in kept)
+    assert (scored, missing) == (2, 0)
+
+
+def test_a_baseline_that_another_release_scored_again_is_compared_with_no_more(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = _night(settings, database)
+    _upgraded(monkeypatch)
+    second, _ = _night(_encoded(settings, quality=51), database)
+    ((rescore, batch_id),) = nightly.submit_rescores(database, second)
+    monkeypatch.setattr("pipeline.scoring.run.version", lambda name: f"98 of {name}")
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+        assert runs.get_run(session, rescore).state is EvalState.COMPLETE
+
+    verdict = nightly.judge(database, make_storage(settings), second)
+
+    assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
+    assert f"Run {first} could not be scored again" in verdict["meaning"]
 
 
 def test_an_upgrade_does_not_matter_to_an_identical_night(

@@ -65,6 +65,8 @@ class LineSource:
         told: Waiting | None = None
         while view.ended_at is not None or not _is_bound(view):
             if view.ended_at is not None:  # its GPU may be reserved for some moments more
+                if _lacks_some(view, opening):
+                    break
                 raise ended(view)
             place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1))
             if place != told:
@@ -86,6 +88,7 @@ class LineSource:
             pending=tuple(_request_of(segment) for segment in view.segments[first:]),
             timeout_s=round(opening.timeout_s),
             pts_base_ms=sum(each.num_frames or 0 for each in view.segments[:first]) / view.fps * 1000,
+            ended=None if view.ended_at is None else view.end_reason or "",
         )
 
     async def announce(self, request: SegmentRequest) -> None:
@@ -195,6 +198,11 @@ class _Hold:
             return None
         self._told = now
         return now
+
+
+def _lacks_some(view: SessionView, opening: Opening) -> bool:
+    """Return whether a client that comes back to a session which has ended lacks a segment that there is."""
+    return opening.resume and any(each.generated for each in view.segments[opening.after_segment + 1 :])
 
 
 def _is_bound(view: SessionView) -> bool:

@@ -74,6 +74,11 @@ class _Night:
         """What the run's row says of its suite and its plan."""
         return self.run.suite or {}
 
+    @property
+    def gone(self) -> set[str]:
+        """The runs before it that could not be scored again as it was."""
+        return rescoring.lost(self.rescores, self.records, [*self.earlier, *self.repeats.baseline])
+
 
 def judge(
     database: Database, storage: Storage, run_id: str, site: str | None = None, *, repeat: bool = True
@@ -114,9 +119,9 @@ def judge(
     verdict = verdict_of(report.comparison.state, report.meaning, speed)
     verdict |= {"speed": [sample_as_json(sample) for sample in night.samples], "advice": report.comparison.advice}
     compared = report.runs is not None and report.runs[0] is not None
-    if compared:
-        verdict |= {"rescored": rescoring.as_json(night.rescores, night.records)}
-    elif report.comparison.state is State.NO_CALIBRATION:
+    if compared or night.rescores:
+        verdict["rescored"] = rescoring.as_json(night.rescores, night.records, night.gone)
+    if not compared and report.comparison.state is State.NO_CALIBRATION:
         verdict["first"] = True
     verdict["baseline"] = report.comparison.baseline if compared else None
     verdict["reports"] = store_report(run_id, report, night.records, storage)
@@ -144,14 +149,16 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
     if not night.records:
         reason = incomplete or "The night has no published clips."
         return Report(nothing_compared(run_id, State.INCOMPLETE), reason=reason)
-    gone = rescoring.lost(night.rescores)
+    gone = night.gone
+    usable = [(name, values) for name, values in night.repeats.baseline if name not in gone]
+    night = replace(night, repeats=replace(night.repeats, baseline=usable))
     history = [_run(name, values, storage, site) for name, values in night.earlier if values and name not in gone]
     candidate = _run(run_id, night.records, storage, site)
     if not history:
         state, advice = State.INCOMPLETE, None
         if incomplete is None:
             state, advice = State.NO_CALIBRATION, missing_margins(night.description, 1)
-        reason = _first_reason(incomplete, bool(gone))
+        reason = _first_reason(incomplete, rescoring.remarks(night.rescores, gone))
         return Report(nothing_compared(run_id, state, advice), runs=(None, candidate), reason=reason)
     comparison = _comparison(candidate, history, night.description)
     if comparison.state is State.REGRESSED and night.repeats.baseline:
@@ -169,7 +176,7 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
         history,
         runs=(_baseline(history, night.description), candidate),
         strips=strips_of_worst(comparison, pairs.read),
-        remarks=[*([] if incomplete is None else [incomplete]), *rescoring.remarks(night.rescores)],
+        remarks=[*([] if incomplete is None else [incomplete]), *rescoring.remarks(night.rescores, gone)],
     )
 
 
@@ -180,12 +187,11 @@ def _written(database: Database, run_id: str, verdict: dict[str, Any]) -> dict[s
         return verdict_of_run(runs.get_run(session, run_id))
 
 
-def _first_reason(incomplete: str | None, gone: bool) -> str:
+def _first_reason(incomplete: str | None, rescored: Sequence[str]) -> str:
     """Why a night was not compared: it is the first of its history, or what came before cannot be used."""
     none = (
-        "Not every clip of the earlier nights could be scored again."
-        if gone
-        else "No earlier night of this suite, preset, seeds and metrics passed and still has its clips."
+        " ".join(rescored)
+        or "No earlier night of this suite, preset, seeds and metrics passed and still has its clips."
     )
     if incomplete is not None:
         return f"{incomplete} {none} So nothing was compared."

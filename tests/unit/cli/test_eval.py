@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.scoring.weight_files import WEIGHT_FILES
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Vgen
 
@@ -63,6 +64,20 @@ def test_a_reference_by_name_and_a_group_that_leaves_out(vgen: Vgen, tmp_path: P
     assert "left out: vbench.dynamic_degree: weights missing: raft-things.pth" in outcome.err
 
 
+def test_a_group_whose_metrics_all_lack_their_weights_is_not_done(vgen: Vgen, tmp_path: Path) -> None:
+    run = ("eval", "run", CLIPS / "two_frames.mp4", "--weights", tmp_path)
+    outcome = vgen(*run, "--metrics", "checks.black,vbench-free")
+    assert outcome.code == 3
+    assert "incomplete: of a group that was asked for every metric lacks its weights: vbench." in outcome.err
+    assert "checks.black" in outcome.out
+
+    # Where one of the group could score, those that could not are named and the rest is what was asked for
+    tiny_weights.write_all(tmp_path)
+    (tmp_path / "raft-things.pth").unlink()
+    outcome = vgen(*run, "--metrics", "checks.black,vbench-free")
+    assert (outcome.code, "left out: vbench.dynamic_degree: weights missing" in outcome.err) == (0, True), outcome.err
+
+
 def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
@@ -107,7 +122,7 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     (tmp_path / "raft-things.pth").write_bytes(b"mine")
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
-    assert len(files) == 13
+    assert len(files) == len(WEIGHT_FILES)
     assert files["raft-things.pth"]["status"] == "found"
     used = [
         *("vbench.dynamic_degree", "vbench_tools.static_filter"),

@@ -145,8 +145,10 @@ def test_a_second_seed_set_decides_on_the_alarm(
     [
         ({}, "its score is not null or a number from -1e+50 to 1e+50"),
         ({"score": [1]}, "its score is not null or a number from -1e+50 to 1e+50"),
+        ({"score": True}, "its score is not null or a number from -1e+50 to 1e+50"),
         ({"score": 1, "details": [1]}, "its details are not an object"),
-        ({"score": 1, "details": {"weight": "x"}}, "its details.weight is not a number from -1e+50"),
+        ({"score": 1, "details": {"weight": "x"}}, "its details.weight is not a number from 0 to 1e+50"),
+        ({"score": 1, "details": {"weight": -1}}, "its details.weight is not a number from 0 to 1e+50"),
     ],
 )
 def test_a_score_file_written_by_hand_may_be_wrong(vgen: Vgen, tmp_path: Path, shown: object, rule: str) -> None:
