@@ -1,4 +1,4 @@
-"""`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
+"""`vgen eval run BATCH`: scores a batch's published clips on a cluster's workers or here, and stores the scores."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -103,7 +103,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
             state, why = run.state, ", ".join(runs.shortcomings(run.summary or {}))
             records = runs.records_of(session, batch_id, wanted)
     if state is EvalState.OPEN:
-        output.notice(f"it goes on: `vgen eval scores {run_id}`")
+        output.notice(f"it continues; to see the scores: `vgen eval scores {run_id}`")
         return code or ExitCode.INCOMPLETE
     if why:
         output.notice(f"evaluation run {run_id} is incomplete: {why}")

@@ -1,4 +1,4 @@
-"""`vgen eval compare`: whether a run is worse than another."""
+"""`vgen eval compare`: says whether a run is worse than another."""
 
 import os
 from collections.abc import Mapping
@@ -36,9 +36,11 @@ MARGIN_HELP = (
 def compare(
     ctx: typer.Context,
     baseline: Annotated[
-        str, typer.Argument(metavar="BASELINE", help="The run to be measured by: a score file, a run's id, or latest.")
+        str, typer.Argument(metavar="BASELINE", help="The baseline run: a score file, a run's id, or latest.")
     ],
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The run in question, by the same.")],
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="The run to judge: a score file, a run's id, or latest.")
+    ],
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
@@ -47,21 +49,26 @@ def compare(
     repeat: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
+            "--repeat",
+            metavar="BASELINE CANDIDATE",
+            help="The same two runs with other seeds; only a loss that both pairs show raises an alarm.",
         ),
     ] = None,
     history: Annotated[
-        list[str] | None, typer.Option("--history", metavar="RUN", help="Earlier runs to draw, oldest first.")
+        list[str] | None,
+        typer.Option("--history", metavar="RUN", help="Earlier runs for the charts, oldest first; repeatable."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown.")
+    ] = None,
     weights: WeightsOption = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3.
+    """Compare two runs of a suite, prompt by prompt. Exits with 0 if the state is ok or identical, else with 3.
 
     How alike the clips are (--metrics common, --margin "common.ssim>=0.98") is computed now, from both runs' files.
     """

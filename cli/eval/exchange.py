@@ -27,7 +27,8 @@ def export(
         Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
     ] = None,
     dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="Repeatable; default: those that vgen does not score.")
+        list[str] | None,
+        typer.Option("--dimension", help="A dimension; repeatable. Default: those that vgen does not score."),
     ] = None,
     json: Json = False,
 ) -> int:

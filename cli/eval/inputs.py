@@ -27,10 +27,11 @@ class ExpectedOptions:
     """The expected properties of the clips, for the checks."""
 
     fps: Annotated[
-        float | None, typer.Option("--fps", help="Frames a second they should have; taken where a file says none.")
+        float | None,
+        typer.Option("--fps", help="Expected frame rate of the videos; also the rate of files that do not say theirs."),
     ] = None
-    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Frames they should have.")] = None
-    size: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Pixels they should have.")] = None
+    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Expected number of frames.")] = None
+    size: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Expected size in pixels.")] = None
 
     def expected(self) -> Expected:
         """Checked values. Raises InputError."""
@@ -64,7 +65,7 @@ def clips_of(
     """
     if manifest is not None:
         if videos or prompts or prompts_file is not None or reference is not None or image is not None:
-            message = "goes with neither videos, --reference, --image, --text-prompt nor --prompts: its suite says all"
+            message = "cannot be combined with videos, --reference, --image, --text-prompt or --prompts"
             raise InputError([Problem(message, field="--manifest")])
         return _of_suite(manifest, suite, expected)
     if prompts and prompts_file is not None:

@@ -1,4 +1,4 @@
-"""The clips of two runs, side by side: how alike they are, and pictures of where they differ."""
+"""Compares the clips of two runs, and makes pictures of where they differ."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

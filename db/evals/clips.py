@@ -1,4 +1,4 @@
-"""The published clips of a batch, as scorers are given them."""
+"""The published clips of a batch, in the form that scorers take."""
 
 import sys
 from collections.abc import Sequence

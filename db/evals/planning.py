@@ -1,4 +1,4 @@
-"""Begin an evaluation run whose clips workers score: its row, and a step for each slice of its clips."""
+"""Creates an evaluation run: its row, and a step for each slice of its clips."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

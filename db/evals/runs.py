@@ -1,4 +1,4 @@
-"""Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
+"""Evaluation runs and their scores: what was to be scored, and whether all of it was."""
 
 from collections.abc import Container, Mapping, Sequence
 from typing import Any

@@ -66,6 +66,8 @@ class Waiting:
 
     position: int
     queue_depth: int
+    reason: OnHold | None = None
+    """Why there is no GPU; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,12 @@ class SessionTimedOutError(SourceError):
 
     def __init__(self) -> None:
         super().__init__("session_rejected", "the session timed out while its segment was not at work", retryable=False)
+
+
+def no_gpu_in_time(timeout_s: float, waiting: Waiting | None) -> SourceError:
+    """Return the end of a session that waited so long for a GPU; ``waiting`` is what was last known."""
+    why = "try again later" if waiting is None or waiting.reason is None else waiting.reason.text
+    return SourceError("gpu_unavailable", f"no GPU was free for {timeout_s:g} s: {why}")
 
 
 class SegmentSource(Protocol):

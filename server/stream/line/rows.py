@@ -96,8 +96,10 @@ class SessionRows:
         self._touching = asyncio.create_task(self._touch())
         return view
 
-    async def reason(self, segment: int) -> ReasonView | None:
-        """Return why a segment is not at work; None where it is. Raises SourceError."""
+    async def reason(self, segment: int | None = None) -> ReasonView | None:
+        """Return why a segment is not at work, or the session has no GPU; None where it is. Raises SourceError."""
+        if segment is None:
+            return await self._ask(sessions.waiting_reason, self._settings, self.opening.session_id)
         return await self._ask(sessions.segment_reason, self._settings, self.opening.session_id, segment)
 
     async def snapshot(self) -> ContinuationState | None:

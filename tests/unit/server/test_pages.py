@@ -419,3 +419,17 @@ def test_prompts_are_tried_and_then_submitted(open_site: Callable[..., Site]) ->
     )
     assert stored.status_code == 303, stored.text
     assert "an owl" in browser.get(stored.headers["location"]).text
+
+
+def test_the_models_of_a_stream_that_are_installed_come_first_and_the_others_say_what_they_lack(
+    open_site: Callable[..., Site],
+) -> None:
+    html = open_site().browser().get("/stream").text
+    options = re.findall(r'<option value="([^"]+)"[^>]*>([^<]*)</option>', html)
+    names = [name for name, _ in options if "-" in name]
+    assert {"shapes-wan", "tiny-wan", "wan2.1-t2v-1.3b", "mochi-1"} <= set(names)
+    assert "svd-xt" not in names  # it needs a picture
+    marked = [f"vgen models pull {name}" in text for name, text in options if name in names]
+    assert marked == sorted(marked)
+    assert not marked[names.index("shapes-wan")]
+    assert marked[names.index("wan2.1-t2v-1.3b")]
