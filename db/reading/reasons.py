@@ -16,7 +16,7 @@ from pipeline.presets import Preset
 from pipeline.states import Stage
 
 NOT_TAKEN_MS = 15_000
-"""A message that idle workers have not taken for so long is reported."""
+"""A message that idle workers of a cluster have not taken for so long is reported."""
 
 
 class Needs(StrEnum):
@@ -93,6 +93,8 @@ class LiveWorker:
     assigned_since: int | None = None
     loaded: str | None = None
     draining: bool = False
+    busy: bool = False
+    """It runs a step, of a clip or of an evaluation, from whichever of its queues."""
     dispatches: bool = False
     reserved_for: str | None = None
     """The batch of the session that it is reserved for."""
@@ -383,7 +385,20 @@ def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:
 
 def _dispatched(step: OpenStep, now: Situation) -> Reason:
     queue = step.queue or ""
-    if now.now - (step.dispatched_at or now.now) >= NOT_TAKEN_MS and not now.running.get(queue):
+    readers = [worker for worker in now.at_work if _reads(worker, queue)]
+    loading = [worker for worker in readers if worker.assigned_preset and worker.loaded != worker.assigned_preset]
+    if loading and len(loading) == len(readers):
+        since = min((worker.assigned_since for worker in loading if worker.assigned_since), default=None)
+        return Reason(Code.LOADING, f"loading the model of {parts_of(step.need)[0]}", Needs.NOTHING, since=since)
+    # A solo process hands its messages to itself: they are late only while it is at something else.
+    busy = now.solo or now.running.get(queue) or loading or any(worker.busy for worker in readers)
+    if not busy and now.now - (step.dispatched_at or now.now) >= NOT_TAKEN_MS:
         text = f"it was sent to {queue}, and no worker has taken it"
         return Reason(Code.NOT_TAKEN, text, Needs.SERVICE, "vgen doctor", since=step.dispatched_at)
     return Reason(Code.SENT, f"it is next in {queue}", Needs.NOTHING, since=step.dispatched_at)
+
+
+def _reads(worker: LiveWorker, queue: str) -> bool:
+    """Whether it takes the queue's messages; those of its assigned preset it takes once the model is loaded."""
+    own = worker.gpu_type is not None and preset_queue(worker.gpu_type, worker.assigned_preset or "")
+    return queue in worker.queues or queue == own

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, union
 from sqlalchemy.orm import Session
 
 from db import events, workers
-from db.models import LIVE_INDEX, Batch, Event, Job, Reservation, Step, Worker
-from db.queue import pauses
+from db.models import LIVE_INDEX, Batch, Event, Job, Reservation, ScoreStep, Step, Worker
+from db.queue import leases, pauses
 from db.reading.reasons import BatchFacts, Code, LiveWorker, Needs, OpenStep, Pause, Reason, Situation, explain, held
 from db.reading.remaining import TO_DO
 from db.scheduling import capacity
@@ -38,7 +38,10 @@ def situation(session: Session, presets: Mapping[str, Preset], *, solo: bool) ->
     now = session.scalars(select(now_ms())).one()
     held_by = select(Reservation.worker, Reservation.batch_id).where(Reservation.ended_at.is_(None))
     reserved = {each.worker: each.batch_id for each in session.execute(held_by)}
-    live = [_live(worker, now, reserved.get(worker.name)) for worker in workers.alive(session)]
+    at_work = select(Step.worker).where(leases.live(Step, StepState.RUNNING))
+    scoring = select(ScoreStep.worker).where(leases.live(ScoreStep, StepState.RUNNING))
+    busy = set(session.scalars(union(at_work, scoring)))
+    live = [_live(worker, now, reserved.get(worker.name), worker.name in busy) for worker in workers.alive(session)]
     running = session.execute(
         select(Step.queue, func.count()).where(LIVE_INDEX, Step.state == StepState.RUNNING).group_by(Step.queue)
     )
@@ -54,7 +57,7 @@ def situation(session: Session, presets: Mapping[str, Preset], *, solo: bool) ->
     )
 
 
-def _live(worker: Worker, now: int, reserved_for: str | None) -> LiveWorker:
+def _live(worker: Worker, now: int, reserved_for: str | None, busy: bool) -> LiveWorker:
     failures, lately = worker.failed_presets or {}, capacity.failed(worker, now)
     return LiveWorker(
         worker.name,
@@ -65,6 +68,7 @@ def _live(worker: Worker, now: int, reserved_for: str | None) -> LiveWorker:
         assigned_since=worker.assigned_since,
         loaded=worker.loaded,
         draining=worker.draining,
+        busy=busy,
         dispatches=IO_QUEUE in worker.queues or not worker.queues,
         reserved_for=reserved_for,
         failed={

@@ -16,11 +16,12 @@ from db.reading.reasons import BatchFacts, Code, LiveWorker, Needs, OpenStep, Pa
 from db.reading.waiting import Wait
 from db.session import Database
 from pipeline.errors import RetryableError
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import Stage
 from pipeline.work import Outcome
 from tests.unit.db.line import GPU, Line, result_of
+from tests.unit.db.test_score_steps import Run
 
 _IO = LiveWorker("io", [IO_QUEUE, CPU_QUEUE], dispatches=True)
 _GPU = LiveWorker("gpu0", [gpu_queue("cpu")], gpu_type="cpu", assigned_preset="idle", loaded="idle", assigned_since=1)
@@ -91,9 +92,29 @@ def test_each_situation_has_its_reason_and_what_mends_it(
     assert reason.text
 
 
-def test_a_long_message_in_a_busy_queue_is_no_lost_one() -> None:
-    step = replace(_ENHANCE, queue=IO_QUEUE, dispatched_at=1)
-    assert explain(step, _BATCH, replace(_NOW, running={IO_QUEUE: 1})).code is Code.SENT
+_FRAMES = encode_queue("abcd")
+_ENCODER = LiveWorker("cpu", [CPU_QUEUE, _FRAMES])
+_TO_ENCODE = OpenStep(Stage.ENCODE, queue=_FRAMES, dispatched_at=1)
+_TO_GENERATE = replace(_CLIP, queue=preset_queue("cpu", "idle"), dispatched_at=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "now"),
+    [
+        (Code.SENT, replace(_ENHANCE, queue=IO_QUEUE, dispatched_at=1), replace(_NOW, running={IO_QUEUE: 1})),
+        (Code.NOT_TAKEN, _TO_ENCODE, _workers(_IO, _ENCODER)),
+        (Code.SENT, _TO_ENCODE, _workers(_IO, replace(_ENCODER, busy=True))),
+        (Code.NOT_TAKEN, _TO_ENCODE, _workers(replace(_IO, busy=True), _ENCODER)),
+        (Code.SENT, _TO_ENCODE, replace(_workers(_IO, _ENCODER), solo=True)),
+        (Code.NOT_TAKEN, _TO_GENERATE, _NOW),
+        (Code.SENT, _TO_GENERATE, _workers(_IO, replace(_GPU, busy=True))),
+        (Code.LOADING, _TO_GENERATE, _workers(_IO, replace(_GPU, loaded=None))),
+    ],
+)
+def test_a_message_is_missed_only_where_whoever_reads_its_queue_is_idle(
+    code: Code, step: OpenStep, now: Situation
+) -> None:
+    assert explain(step, _BATCH, now).code is code
 
 
 def test_a_pause_says_who_and_when_and_a_backoff_until_when() -> None:
@@ -178,6 +199,18 @@ def test_a_failed_load_a_held_job_and_a_broker_that_is_away(line: Line) -> None:
     failure = {"at": 2**60, "code": "model_missing", "error": "not there"}
     _change(line, Worker, "g1", loaded=None, failed_presets={"idle": failure})
     assert (1, Code.MODEL_MISSING) in _codes(line, batch_id)
+
+
+def test_a_worker_that_scores_an_evaluation_is_busy_for_all_its_queues(line: Line) -> None:
+    run = Run(line)
+    run.make_clips()
+    batch_id = line.submit(count=1)
+    line.admit()
+    line.age_dispatch(60_000)
+    assert _codes(line, batch_id) == [(1, Code.NOT_TAKEN)]
+
+    assert run.claim(run.admit()[0].step_id) is not None
+    assert _codes(line, batch_id) == [(1, Code.SENT)]
 
 
 def test_what_waits_for_room_in_the_handoff_says_so_and_a_later_release_forgets_it(line: Line) -> None:
