@@ -1,4 +1,4 @@
-"""The types that every stage takes and gives.
+"""The input and the result of every stage.
 
 A stage is a plain function ``run(work, context) -> StageResult`` in a file of its own. It reads ``work`` (values from
 rows, never rows), uses what ``context`` hands it, changes no row, and raises a ``StageError`` when it cannot do

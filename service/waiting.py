@@ -1,4 +1,4 @@
-"""Why batches and jobs wait, as rows and live workers say it: the one source of every reason that is shown."""
+"""Why batches and jobs wait; the only source of the reasons that are shown."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
+"""`vgen eval run BATCH`: scores a batch's published clips on a cluster's workers or here, and stores the scores."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
 
 
 def names_batch(videos: Sequence[str]) -> bool:
-    """Return whether the argument in place of videos is a batch: its whole id, or ``latest``, and no such file."""
+    """Return whether the argument is a batch (a whole batch id or ``latest``) and not the name of an existing file."""
     return len(videos) == 1 and _BATCH_ID.fullmatch(videos[0]) is not None and not Path(videos[0]).exists()
 
 
@@ -103,7 +103,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
             state, why = run.state, ", ".join(runs.shortcomings(run.summary or {}))
             records = runs.records_of(session, batch_id, wanted)
     if state is EvalState.OPEN:
-        output.notice(f"it goes on: `vgen eval scores {run_id}`")
+        output.notice(f"it continues; to see the scores: `vgen eval scores {run_id}`")
         return code or ExitCode.INCOMPLETE
     if why:
         output.notice(f"evaluation run {run_id} is incomplete: {why}")

@@ -1,4 +1,4 @@
-"""Runs as `vgen eval compare` is given them: a score file, an evaluation run's id, or ``latest``."""
+"""Reads the runs that `vgen eval compare` is given: a score file, an evaluation run's id, or ``latest``."""
 
 import re
 from collections.abc import Sequence

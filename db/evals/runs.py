@@ -1,4 +1,4 @@
-"""Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
+"""Evaluation runs and their scores: what was to be scored, and whether all of it was."""
 
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -232,7 +232,7 @@ def _shown(row: Score) -> dict[str, Any]:
 
 
 def add_verdict(session: Session, run_id: str, verdict: Mapping[str, Any]) -> bool:
-    """Write down what came of a run that has ended. False when that was written before: of two, one does."""
+    """Store the verdict on a run that has ended. False if it has one already: of two callers, one stores it."""
     run = session.scalars(
         select(EvalRun).where(EvalRun.id == run_id).with_for_update().execution_options(populate_existing=True)
     ).one()
@@ -275,7 +275,7 @@ _SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
 
 
 def some_open(session: Session) -> bool:
-    """Return whether any run has not ended: else no step of one waits, and there is none to settle."""
+    """Return whether an evaluation run is open. Otherwise ``settle`` has nothing to do."""
     return bool(session.connection().execute(_SOME_OPEN).scalar())
 
 

@@ -1,4 +1,4 @@
-"""Why a step is not at work: a pure function of what the rows say of it, its batch and the workers.
+"""Explains why a step does not run: a pure function of its rows, its batch and the workers.
 
 Everything that shows a reason, on the command line and over HTTP, has it from here.
 """
@@ -199,9 +199,9 @@ def _nobody(now: Situation) -> Reason | None:
     if now.at_work:
         return None
     if now.solo:
-        return Reason(Code.NOBODY_AT_WORK, "nobody is at work in this home", Needs.WORKER, "vgen run")
+        return Reason(Code.NOBODY_AT_WORK, "no vgen process works in this home", Needs.WORKER, "vgen run")
     drain = f": all {len(now.workers)} drain" if now.workers else ""
-    return Reason(Code.NOBODY_AT_WORK, f"no worker is at work{drain}", Needs.WORKER, "vgen worker")
+    return Reason(Code.NOBODY_AT_WORK, f"no worker is running{drain}", Needs.WORKER, "vgen worker")
 
 
 def _queue_paused(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason | None:
@@ -248,13 +248,13 @@ def _lacks(step: OpenStep, batch: BatchFacts, now: Situation, live: Mapping[str,
 def _broker_away(now: Situation) -> Reason | None:
     if now.broker_away_since is None:
         return None
-    text = "the broker is away: no message can be sent; it goes on by itself when the broker is back"
+    text = "the broker is unreachable: no message can be sent; work resumes by itself when the broker is back"
     return Reason(Code.BROKER_AWAY, text, Needs.SERVICE, "vgen doctor", since=now.broker_away_since)
 
 
 _CAUSES = {
     "temporarily_unavailable": (Code.STORE_AWAY, "the store is away", "vgen doctor"),
-    "enhance_unavailable": (Code.LANGUAGE_MODEL_AWAY, "the language model is away", "vgen doctor"),
+    "enhance_unavailable": (Code.LANGUAGE_MODEL_AWAY, "the language model is unreachable", "vgen doctor"),
     "classifier_unavailable": (Code.CLASSIFIER_AWAY, "the classifier cannot be used", "vgen doctor"),
     "disk_full": (Code.DISK_FULL, "a disk, or the store, is full", "vgen sweep (or make room)"),
 }
@@ -273,7 +273,7 @@ def _after_failure(step: OpenStep, now: Situation) -> Reason | None:
         reason, text, mend = _CAUSES[code]
         return Reason(reason, f"{text}: {_brief(error)}", Needs.SERVICE, mend, until)
     if code == "handoff_full":
-        text = "the frames that wait for the encoder fill the hand-off: it goes on when there is room"
+        text = "frames that wait for the encoder fill the hand-off folder: the step resumes when there is room"
         return Reason(Code.HANDOFF_FULL, text, Needs.NOTHING, until=until)
     if code == "worker_lost":
         return Reason(Code.WORKER_LOST, f"{_brief(error)}: it is tried again", Needs.NOTHING, until=until)
@@ -361,7 +361,7 @@ def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:
         return _dispatched(step, now)
     if not any(worker.dispatches for worker in now.at_work):
         mend = None if now.solo else "vgen dispatcher (or vgen worker with IO work)"
-        return Reason(Code.NO_DISPATCHER, f"nobody dispatches: no live worker reads {IO_QUEUE}", Needs.WORKER, mend)
+        return Reason(Code.NO_DISPATCHER, f"nothing is dispatched: no live worker reads {IO_QUEUE}", Needs.WORKER, mend)
     if step.stage is Stage.GENERATE:
         preset = parts_of(step.need)[0]
         slug = preset_slug(preset)

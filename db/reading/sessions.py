@@ -1,4 +1,4 @@
-"""What is shown of a session: its segments with their steps and files, its place among those that wait for a GPU."""
+"""Reads a session: its segments with their steps and files, and its place in the queue for a GPU."""
 
 from __future__ import annotations
 

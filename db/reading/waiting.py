@@ -1,4 +1,4 @@
-"""What of a batch is not at work, and why: the rows that ``reasons.explain`` decides by."""
+"""Reads what of a batch does not run: the rows from which ``reasons.explain`` decides."""
 
 from __future__ import annotations
 

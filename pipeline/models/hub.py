@@ -1,4 +1,4 @@
-"""Find a preset's model on disk, check it, and download it. Only ``pull`` uses the network."""
+"""Finds, checks and downloads a preset's model. Only ``pull`` uses the network."""
 
 from __future__ import annotations
 

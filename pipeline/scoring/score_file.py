@@ -39,7 +39,7 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_scores(path: Path) -> list[Record]:
-    """The records of a score file. Raises InputError when it is none."""
+    """The records of a score file. Raises InputError if the file is not a score file."""
     records = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(records, list):
         raise InputError([Problem("it is not a list of {video, scores}", file=str(path))])

@@ -130,7 +130,7 @@ class ClipScorer:
         try:
             storage.download(clip.key, path)
             if file_sha256(path) != clip.sha256:
-                return Loaded(item, problem=f"{clip.key}: its bytes are others than were published", folder=folder)
+                return Loaded(item, problem=f"{clip.key}: its bytes differ from the published ones", folder=folder)
             other, lost = self._fetch_reference(clip, able, storage, Path(folder.name) / "reference.mp4")
             image, no_image = self._fetch_image(clip, able, storage, Path(folder.name) / "image")
             item = replace(item, video=path, reference=other, image=image)

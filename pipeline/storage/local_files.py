@@ -1,4 +1,4 @@
-"""Files of this host: written whole or not at all, and with their errors in vgen's words."""
+"""Local files: written atomically, and with their errors in vgen's terms."""
 
 import contextlib
 import hashlib

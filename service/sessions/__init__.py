@@ -1,4 +1,4 @@
-"""Sessions that watch a video while it is made, for whoever speaks with their clients: a WebSocket, Python, a person.
+"""Streaming sessions, for every client: WebSocket, Python, operators.
 
 A session owns one batch. Each segment is a job of it, with the key (session, segment): it goes on from the last frames
 of the segment before, and may be generated as soon as those are there. The session outlives every process: all that is

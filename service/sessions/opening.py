@@ -1,4 +1,4 @@
-"""Open a session: check all that it asks for, and store its row. Its batch is stored with its first segment."""
+"""Opens a session: checks its options and stores its row. The batch is stored with the first segment."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _spec(
     seam = 0 if preset.continuation is None else preset.continuation.frames
     if seam and spec.num_frames < 2 * seam:
         near = ", ".join(str(count) for count in preset.frames.nearest(2 * seam))
-        text = f"{spec.num_frames} are too few to go on from with preset {preset.name!r}; nearest: {near}"
+        text = f"{spec.num_frames} are too few for a continuation with preset {preset.name!r}; nearest: {near}"
         raise InputError([Problem(text, field="num_frames")])
     return spec.model_copy(update={"prompt": "", "seam_frames": seam}), preset, list(parsed.inputs.values())
 
@@ -215,7 +215,7 @@ def _checked_state(given: Mapping[str, Any], spec: JobSpec) -> dict[str, Any]:
     if re.fullmatch(r"[0-9a-f]{64}", sha256) is None or key != state_key(sha256):
         raise ValueError(f"names {key[:100]!r}, which is not where the frames of a state lie")
     if not spec.seam_frames:
-        raise ValueError(f"is given, but preset {spec.preset!r} cannot go on from given frames")
+        raise ValueError(f"is given, but preset {spec.preset!r} cannot continue from given frames")
     try:
         check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
     except RefusedError as error:

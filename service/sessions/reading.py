@@ -1,4 +1,4 @@
-"""Sessions as they are shown."""
+"""Reads sessions for display."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ask for one more segment of a session."""
+"""Requests one more segment of a session."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _require_same(job: Job, spec: JobSpec, segment: int) -> None:
     stored = JobSpec.model_validate(job.spec)
     differing = [name for name in _SAME if getattr(stored, name) != getattr(spec, name)]
     if differing:
-        raise ConflictError(f"segment {segment} was asked for before, with another {' and another '.join(differing)}")
+        raise ConflictError(f"segment {segment} was requested before, with another {' and another '.join(differing)}")
 
 
 def _require_next(row: StreamSession, segment: int) -> None:

@@ -1,4 +1,4 @@
-"""Sessions that watch a video while it is made, and their segments."""
+"""Views of streaming sessions and their segments."""
 
 from collections.abc import Mapping
 from typing import Any

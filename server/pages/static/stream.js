@@ -283,7 +283,7 @@
       show("fragments", String(fragments));
       if (waitingForFirst && sentAt) {
         waitingForFirst = false;
-        show("first", `${Math.round(performance.now() - sentAt)} ms`);
+        show("first", `${((performance.now() - sentAt) / 1000).toFixed(2)} s`);
       }
       if (pictures) pictures.waiting.push(data);
       else player?.append(data);

@@ -82,7 +82,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     for arguments, code, message in (
-        ((tmp_path / "none.mp4",), 2, "no such file or folder"),
+        ((tmp_path / "none.mp4",), 2, "the file or folder does not exist"),
         ((CLIPS.parent.parent.parent / "rules.py", "--metrics", "checks"), 3, "it cannot be decoded"),
         ((broken,), 3, f"not read: {broken}: it cannot be decoded"),
         ((), 2, "VIDEO: give videos, or --manifest"),
@@ -96,7 +96,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((CLIPS, "--size", "big"), 2, "--size: 'big' is not of the form 832x480"),
         ((CLIPS, "--fps", "0"), 2, "--fps: 0.0 is not above 0"),
         ((CLIPS, "--weights", tmp_path / "none"), 2, "is not a folder"),
-        ((CLIPS, "--manifest", tmp_path / "m.json"), 2, "--manifest: goes with neither videos"),
+        ((CLIPS, "--manifest", tmp_path / "m.json"), 2, "--manifest: cannot be combined with videos"),
     ):
         outcome = vgen("eval", "run", *arguments)
         assert (outcome.code, message in outcome.err, "Traceback" in outcome.err) == (code, True, False), outcome
