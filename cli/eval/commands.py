@@ -11,7 +11,7 @@ from cli.context import settings_of
 from cli.eval import batch, calibrate, compare, exchange, nightly, resume
 from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
-from cli.eval.inputs import ExpectedOptions, clips_of
+from cli.eval.inputs import ExpectedOptions, clips_of, lacks_its_inputs
 from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json, takes
 from pipeline import extras
@@ -208,7 +208,8 @@ def run(
     if not of_batch and (lacking := sorted(selection.without_weights(names))):
         output.notice(f"incomplete: of a group that was asked for every metric lacks its weights: {', '.join(lacking)}")
         return ExitCode.INCOMPLETE
-    return ExitCode.INCOMPLETE if any(of_rows.summary.values()) else code
+    incomplete = any(of_rows.summary.values()) or any(lacks_its_inputs(clip, prompts) for clip in clips)
+    return ExitCode.INCOMPLETE if incomplete else code
 
 
 @app.command("aggregate")
