@@ -72,8 +72,7 @@ def list_(
         ("metric", "state", "needs", "better", "what it is"),
         [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in rows],
     )
-    for problem in dict.fromkeys(problem for metric in rows for problem in metric.missing):
-        output.notice(problem)
+    eval_weights.notices(dict.fromkeys(problem for metric in rows for problem in metric.missing))
     if group is None:
         output.notice(f"groups: {', '.join(registry.GROUPS)}")
     return 0
@@ -171,8 +170,7 @@ def run(
         )
     )
     selection = registry.select(names, store, reference=reference is not None, image=image is not None or of_batch)
-    for metric, reason in selection.left_out:
-        output.notice(f"left out: {metric.name}: {reason}")
+    eval_weights.notices(f"left out: {metric.name}: {reason}" for metric, reason in selection.left_out)
     devices = [
         Models(store, name, precision or settings.eval.precision) for name in _devices(device or settings.eval.device)
     ]
