@@ -111,7 +111,8 @@ def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
     for file in sorted(image.iterdir()):
         if file.suffix.lower() in PICTURES:
             by_stem.setdefault(file.stem, []).append(file)
-    missing, several = [], []
+    missing: list[Problem] = []
+    several: list[Problem] = []
     for video in videos:
         count = len(by_stem.get(video.stem, []))
         rule = f"it needs one of that name, as {' or '.join(sorted(PICTURES))}"
