@@ -11,7 +11,7 @@ import httpcore
 from server.router.addresses import origin_of
 from server.router.current import Current
 from server.router.headers import LOOP_STATUS, with_host, with_via
-from server.router.registry import Replica, ReplicaRegistry
+from server.router.registry import Replica, ReplicaRegistry, ReplicaStatus
 
 logger = logging.getLogger(__name__)
 _PAUSE_S = 0.2
@@ -144,6 +144,7 @@ class HealthChecks:
             changed = self._registry.record_success(replica, latency_ms)
         self._on_check(replica, replica.health.last_error is None)
         if changed:
-            status = replica.health.status.value
+            status = replica.health.status
             reason = replica.health.last_error or "the check succeeded"
-            logger.warning("replica %s (%s) is %s: %s", replica.name, replica.url, status, reason)
+            level = logging.INFO if status is ReplicaStatus.HEALTHY else logging.WARNING
+            logger.log(level, "replica %s (%s) is %s: %s", replica.name, replica.url, status.value, reason)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore
@@ -100,7 +100,7 @@ class HttpProxy:
                     raise self._failed(replica, error, answer) from None
             if body.begun:
                 break
-        raise none_takes(tried)
+        raise none_takes(self._registry.why_none(tried))
 
     async def _exchange(
         self, replica: Replica, method: str, target: bytes, headers: Headers, body: "_Body", answer: "_Answer"
@@ -152,10 +152,9 @@ class _LoopError(Exception):
     """A replica's address leads to this router: nothing was done with the request."""
 
 
-def none_takes(tried: Sequence[Replica] = ()) -> ApiError:
+def none_takes(why: str) -> ApiError:
     """The answer when no replica can be used."""
-    text = "no replica takes a connection" if tried else "no replica is healthy"
-    return ApiError(503, f"{text}; try again in a few seconds", code="no_healthy_replica")
+    return ApiError(503, f"{why}; try again in a few seconds", code="no_healthy_replica")
 
 
 class _Body:

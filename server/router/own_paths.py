@@ -101,7 +101,7 @@ class OwnPaths:
         if self._router.draining:
             raise ApiError(503, "the router stops", code="draining")
         if not usable:
-            raise none_takes()
+            raise none_takes(self._router.registry.why_none())
         return JSONResponse({"status": "ok", "service": "vgen-router", "healthy_replicas": usable})
 
     def _metrics(self, scope: Scope) -> Response:

@@ -129,6 +129,14 @@ class ReplicaRegistry:
         usable = [each for each in self.replicas if each.takes_more and each not in tried]
         return min(usable, key=rank, default=None)
 
+    def why_none(self, tried: Sequence[Replica] = ()) -> str:
+        """Return why ``select`` finds no replica, those that were ``tried`` left out."""
+        if tried:
+            return "no replica takes a connection"
+        if any(each.health.status is ReplicaStatus.HEALTHY for each in self.replicas):
+            return "every healthy replica is draining"
+        return "no replica is healthy"
+
     @contextmanager
     def carrying(self, replica: Replica, load: Load) -> Iterator[None]:
         """Count one more session or request of the replica for as long as this context lasts."""

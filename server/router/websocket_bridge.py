@@ -125,7 +125,8 @@ class WebSocketBridge:
             self._metrics.sessions[tried[-1].name, "refused"] += 1
             await client.refuse(refused)
         else:
-            await self.turn_away(client, "no replica is healthy; try again in a few seconds", "no_healthy_replica")
+            message = f"{self._registry.why_none(tried)}; try again in a few seconds"
+            await self.turn_away(client, message, "no_healthy_replica")
 
     async def turn_away(self, client: "Client", message: str, reason: str) -> None:
         """Tell a client that comes now to come again later."""

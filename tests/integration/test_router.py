@@ -479,6 +479,23 @@ def test_a_drained_replica_gets_nothing_new_until_it_is_put_back(routed: Routing
     assert {routed.client.get("/echo").json()["replica"] for _ in range(4)} == {"a", "b"}
 
 
+def test_where_all_healthy_replicas_drain_clients_are_told_that(routed: Routing) -> None:
+    key = {"authorization": f"Bearer {KEY}"}
+    why = "every healthy replica is draining; try again in a few seconds"
+    try:
+        for name in ("a", "b"):
+            routed.client.post(f"/router/replicas/{name}/drain", headers=key)
+        with session(routed) as connection:
+            received, code, reason = ending(connection)
+        assert (json.loads(received[0])["message"], code, reason) == (why, 1013, "no_healthy_replica")
+        for path in ("/echo", "/router/health"):
+            answer = routed.client.get(path)
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, why)
+    finally:
+        for name in ("a", "b"):
+            routed.client.post(f"/router/replicas/{name}/resume", headers=key)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status", "code"),
     [

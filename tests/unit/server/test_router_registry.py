@@ -142,6 +142,29 @@ def test_a_replica_that_hangs_delays_no_check_of_another() -> None:
     assert made.replicas[1].health.status is ReplicaStatus.HEALTHY
 
 
+def test_only_a_change_for_the_worse_is_logged_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    made = ReplicaRegistry([endpoint("a")], failure_threshold=1)
+    fails = iter([False, True])
+
+    async def probe(replica: Replica) -> float:
+        if next(fails):
+            raise ProbeFailedError("answered 500")
+        return 1.0
+
+    async def check() -> None:
+        checks = HealthChecks(made, probe, 1.0, lambda *_: None)
+        await checks.check(made.replicas[0])
+        await checks.check(made.replicas[0])
+
+    with caplog.at_level("INFO"):
+        asyncio.run(check())
+    logged = [
+        (record.levelname, record.getMessage()) for record in caplog.records if "replica a" in record.getMessage()
+    ]
+    assert [level for level, _ in logged] == ["INFO", "WARNING"]
+    assert [" is healthy: " in text for _, text in logged] == [True, False]
+
+
 def test_a_bug_in_a_probe_makes_the_replica_unhealthy_and_ends_nothing() -> None:
     made = registry()
 
