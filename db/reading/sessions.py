@@ -115,5 +115,6 @@ def _segments(session: Session, row: StreamSession, *which: ColumnElement[bool])
     files = jobs.artifacts(session, list(steps))
     videos = {job_id: of_job["video"].key for job_id, of_job in files.items() if "video" in of_job}
     reserved = select(Reservation.worker, Reservation.gpu_type).where(Reservation.session_id == row.id)
-    gpu_types = dict(session.execute(reserved.order_by(Reservation.id)).tuples().all()) if found else {}
+    rows = session.execute(reserved.order_by(Reservation.id)) if found else ()
+    gpu_types = {row.worker: row.gpu_type for row in rows}
     return [SegmentFacts(job, steps[job.id], videos.get(job.id), gpu_types) for job in found]

@@ -45,8 +45,9 @@ def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
 def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | None) -> list[EvalRun]:
     """The runs that a night is compared with, oldest first: the pinned one, or the last ``MEDIAN_OF`` that passed.
 
-    The first night of a history counts as one that passed. A run of which a clip was deleted does not count: there
-    would be nothing to compare that clip with, in this night or in any later one.
+    The first night of a history counts as one that passed. So does a night that a person accepted, and a new history
+    begins with it: the nights before it were made by what was changed. A run of which a clip was deleted does not
+    count: there would be nothing to compare that clip with, in this night or in any later one.
 
     Raises:
         NotFoundError: no run has the pinned id.
@@ -56,9 +57,11 @@ def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | Non
     passed: list[EvalRun] = []
     for other in reversed(before):
         verdict = verdict_of_run(other)
-        if (verdict.get("passed") or verdict.get("first")) and runs.has_every_clip(session, other):
+        accepted = runs.ACCEPTED in verdict
+        counts = accepted or verdict.get("passed") or verdict.get("first")
+        if counts and runs.has_every_clip(session, other):
             passed.append(other)
-        if len(passed) == MEDIAN_OF:
+        if accepted or len(passed) == MEDIAN_OF:
             break
     return passed[::-1]
 

@@ -123,7 +123,9 @@ def past_nights(
     identity = identity_of(plan, description)
     with database.reading() as session:
         complete = [run for run in nights_alike(session, identity) if run.state is EvalState.COMPLETE]
-        sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value]
+        accepted = next((n for n, run in enumerate(complete) if runs.ACCEPTED in verdict_of_run(run)), len(complete))
+        sound = [run for run in complete[:accepted] if verdict_of_run(run).get("state") != State.REGRESSED.value]
+        sound += complete[accepted : accepted + 1]
         return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
 
 
