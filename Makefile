@@ -73,7 +73,7 @@ faults: $(STAMP)  ## Every fault test, then a storm: SECONDS=1800 SEED=7; BARE=1
 	$(BIN)/python -m tests.faults.random_faults --seconds $(SECONDS) --seed $(SEED) $(if $(BARE),--bare)
 
 mutants: $(STAMP)  ## Take the line's safeguards away one by one: some test must turn red
-	$(BIN)/python -m tests.faults.mutants
+	$(BIN)/python -m tests.faults.run_mutants
 
 docs: $(STAMP)  ## Write the generated pages anew
 	$(BIN)/python -m cli.reference > docs/cli.md

@@ -1,1 +1,1 @@
-"""Measurements, side by side with what it is compared to; never asserted in a test."""
+"""Benchmarks, each beside what it is compared with. No test asserts their figures."""

@@ -1,4 +1,4 @@
-"""Encoding as vgen does it, watched and checked, against plain FFmpeg that reads the same raw frames.
+"""Compares vgen's encoding, which is watched and verified, with plain FFmpeg on the same raw frames.
 
     python bench/encode.py [--frames 81] [--width 832] [--height 480] [--runs 5]
 

@@ -1,4 +1,4 @@
-"""How near the estimates of `vgen submit` are: ``python -m bench.estimates [--clips 4 16 8] [--step 0.05]``.
+"""Measures the accuracy of `vgen submit`'s estimates: ``python -m bench.estimates [--clips 4 16 8] [--step 0.05]``.
 
 A home of its own with the idle generator. Each batch is estimated as it is submitted, after those before it, and then
 made by a `vgen run` of its own, so that each loads its model. Printed is estimate over truth, of GPU time and of the

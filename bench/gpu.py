@@ -1,4 +1,4 @@
-"""A real model on this machine's GPU: the line beside the hand-written loop, frames off the GPU, accelerations.
+"""Runs a real model on this machine's GPU: vgen beside a hand-written loop, frame transfer, accelerations.
 
     python -m bench.gpu [--size full] [--steps 4 50] [--clips 8] [--model FOLDER] [--only frames line loop thread ways]
 

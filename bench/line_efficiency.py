@@ -1,4 +1,4 @@
-"""How much of the GPUs' time becomes clips: the line beside the loop that a user would write.
+"""Measures which share of GPU time becomes clips: vgen beside the loop that a user would write.
 
     python -m bench.line_efficiency [--gpus 1 2 4] [--clip-seconds 1 2 5 20] [--seconds 180] [--only line loop thread]
                                     [--loop-quality 6.4]

@@ -1,4 +1,4 @@
-"""How often the comparison of nightly runs alarms: simulated nights of a model that did not change, or did.
+"""Simulates nightly evaluations of an unchanged or changed model, and counts how often their comparison alarms.
 
 python -m bench.nightly --nights 4000
 python -m bench.nightly --skew --nights 2000

@@ -1,4 +1,4 @@
-"""The cost of the durable line per job, beside a bare Celery chain of as many empty tasks.
+"""Measures vgen's overhead per job, beside a bare Celery chain of as many empty tasks.
 
 ``python -m bench.orchestration [--jobs 1000] [--gpu-workers 1 4 16]`` starts PostgreSQL, Redis and the workers itself;
 ``--costs`` adds what a job costs by process (milliseconds of a core) and, in a run of its own, by statement.

@@ -1,4 +1,4 @@
-"""What the pages cost: ``python -m bench.pages [--clips 10000] [--repeat 20]``.
+"""Measures the cost of the web pages: ``python -m bench.pages [--clips 10000] [--repeat 20]``.
 
 A home of its own with one batch of so many clips that have ended, each with its files' rows and a poster, a tenth of
 them rated; `vgen serve` over it, on SQLite.

@@ -1,4 +1,4 @@
-"""The time from a fault until work goes on, under the default settings: ``python -m bench.recovery [--rounds 3]``.
+"""Measures the time from a fault until work resumes, with default settings: ``python -m bench.recovery [--rounds 3]``.
 
 Two hosts with one simulated GPU each. For a dead generator or host one long clip denoises while nothing else
 waits: the time is that from the fault to the next claim of the clip's step, on the database's clock, and to its first

@@ -1,4 +1,4 @@
-"""What the router adds: ``python -m bench.router [--rounds 2000] [--mebibytes 256]``.
+"""Measures the latency that the router adds: ``python -m bench.router [--rounds 2000] [--mebibytes 256]``.
 
 A server that echoes, and the router before it, each a process; the client is this one. Round trips of a small text and
 of 64 KiB, one after the other, in turns with and without the router; then long runs of 64 KiB messages from the server,

@@ -1,4 +1,4 @@
-"""The cost of the timers' queries as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
+"""Measures the timers' queries as tables grow: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
 
 Each size is a database of its own with ten batches: nine tenths of the jobs have been through the whole line, the rest
 wait to be generated. Measured are a poll of the dispatcher that finds no room and one that dispatches, a poll of the

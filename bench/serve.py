@@ -1,4 +1,4 @@
-"""What the HTTP server costs: ``python -m bench.serve [--requests 300] [--clips 2000]``.
+"""Measures the HTTP server: ``python -m bench.serve [--requests 300] [--clips 2000]``.
 
 A server of its own over PostgreSQL, which only serves; nothing works the line off. Beside it, in the same form, the
 least that a server can do: a bare FastAPI route that inserts one row. Each call is made one after the other, then by

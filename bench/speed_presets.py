@@ -1,4 +1,4 @@
-"""Cost and gain of x264's speed presets at the line's quality: core-seconds, bytes, PSNR against the raw frames.
+"""Compares x264's speed presets at vgen's quality: core-seconds, bytes, PSNR against the raw frames.
 
     python -m bench.speed_presets [--presets medium faster veryfast superfast]
 

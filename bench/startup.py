@@ -1,4 +1,4 @@
-"""CLI start-up against an empty Python: ``python bench/startup.py``."""
+"""Compares the command line's start-up time with an empty Python: ``python bench/startup.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock]``.
+"""Compares a streaming session with a bare loop: ``python -m bench.stream [--segments 12] [--mock [--sessions 20]]``.
 
     python -m bench.stream --sessions 20 --mock
     python -m bench.stream --sessions 2 --workers 2

@@ -1,4 +1,4 @@
-"""The speed of parsing and storing prompts: ``python -m bench.submit [--counts 10000 100000] [--json FILE]``.
+"""Measures parsing and storing prompts: ``python -m bench.submit [--counts 10000 100000] [--json FILE]``.
 
 Each measurement runs in a process of its own, so that its peak memory is its own. The second submit of the same
 file finds the batch that is there.

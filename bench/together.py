@@ -1,4 +1,4 @@
-"""Processes that begin together, once each of them is warm."""
+"""Starts several processes and lets them begin at the same time, once each is warm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon a GPU takes a clip that was screened: ``python -m bench.wake_up [--clips 40]``.
+"""Measures how soon a GPU takes a screened clip: ``python -m bench.wake_up [--clips 40]``.
 
 An idle cluster with PostgreSQL and Redis, whose stages do nothing, is given one clip at a time. The time is that from
 the screen step's finish to the generate step's claim, on the database's clock: once with dispatchers that are woken,

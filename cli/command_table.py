@@ -1,4 +1,4 @@
-"""A group whose commands are imported when one of them is called: `vgen --help` imports none."""
+"""A group of commands, each imported only when it is called; `vgen --help` imports none."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A command line's words, each with what it means where it stands; and the options that may stand anywhere."""
+"""Parses a command line into words and their roles, and finds the options that are allowed anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shell may complete: ids of batches and jobs, presets, labels. A mistake anywhere completes nothing."""
+"""Shell completion of ids, presets and labels. On any error it completes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects that commands share: the settings in force and the database behind them."""
+"""What commands share: the settings and the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C while work is going on: the first asks for an orderly stop, the second stops at once."""
+"""Handles Ctrl-C during work: the first asks for a graceful stop, the second stops at once."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The command `vgen`: its verbs, and how errors end it.
+"""The command `vgen`: its table of commands, and the exit code of each error.
 
 A command is imported when it is called, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
 """
@@ -27,7 +27,9 @@ ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The context settings of `vgen generate`, whose options are a clip's fields and the keys of its file."""
 TABLE: dict[str, Entry] = {
     "init": Entry("cli.operate.init:init", "Write a commented vgen.toml into the current folder."),
-    "run": Entry("cli.batches.submit:run", "Solo mode: store FILE, then work off all that waits; so it also resumes."),
+    "run": Entry(
+        "cli.batches.submit:run", "Make the clips of FILE on this machine, and of everything else that waits."
+    ),
     "generate": Entry(
         "cli.jobs.generate:generate",
         "Make one clip of a prompt or a YAML file, without a database.",
@@ -36,49 +38,61 @@ TABLE: dict[str, Entry] = {
     ),
     "submit": Entry("cli.batches.submit:submit", "Store a prompt file as a batch; repeating it adds nothing."),
     "plan": Entry("cli.batches.submit:plan", "Show what a file would make, cost and take; store nothing."),
-    "status": Entry("cli.batches.status:status", "Show where a batch stands: jobs by state, what runs, what failed."),
+    "status": Entry("cli.batches.status:status", "Show a batch's progress: jobs by state, what runs, what failed."),
     "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
-    "show": Entry("cli.batches.status:show", "Show all that is known of a job: steps, attempts, files, events."),
-    "watch": Entry("cli.batches.watch:watch", "Follow a batch until it ends, and end with its exit code."),
-    "events": Entry("cli.batches.events:events", "Show what happened to a batch, job or session, in order."),
-    "report": Entry("cli.results.report:report", "Show where a batch's time went: workers, GPUs, stages, money."),
+    "show": Entry("cli.batches.status:show", "Show everything about a job: steps, attempts, files, events."),
+    "watch": Entry("cli.batches.watch:watch", "Follow a batch until it ends, and exit with its exit code."),
+    "events": Entry("cli.batches.events:events", "Show the history of a batch, job or session."),
+    "report": Entry("cli.results.report:report", "Show where a batch's time went: workers, GPUs, stages, cost."),
     "results": Entry("cli.results.clips:results", "Show a batch's clips: paths, URLs, or download them."),
-    "votes": Entry("cli.results.votes:app", "Rate clips, vote between two, and export it, also for other tools."),
-    "gallery": Entry("cli.batches.gallery:gallery", "Write a batch's clips as pages, or as a contact sheet."),
-    "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
-    "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),
+    "votes": Entry("cli.results.votes:app", "Rate clips, vote between two clips, and export ratings and votes."),
+    "gallery": Entry("cli.batches.gallery:gallery", "Write a batch's clips as HTML pages, or as a contact sheet."),
+    "pause": Entry("cli.operate.pause:pause", "Pause a batch, a queue or everything; running work is given back."),
+    "resume": Entry("cli.operate.pause:resume", "Resume what was paused."),
     "budget": Entry("cli.batches.limits:budget", "Show or change a batch's budget and deadline."),
-    "cancel": Entry("cli.jobs.cancel_retry_approve:cancel", "Stop jobs; a running one stops within a step."),
-    "retry": Entry(
-        "cli.jobs.cancel_retry_approve:retry", "Try failed or cancelled jobs again, from the step where they ended."
+    "cancel": Entry(
+        "cli.jobs.cancel_retry_approve:cancel", "Cancel jobs; a running one stops within a denoising step."
     ),
-    "approve": Entry("cli.jobs.cancel_retry_approve:approve", "Let held jobs go on."),
-    "reject": Entry("cli.jobs.cancel_retry_approve:reject", "Block held jobs."),
-    "rerun": Entry("cli.jobs.rerun:rerun", "Make clips once more, exactly as specified, as a new batch."),
-    "extend": Entry("cli.jobs.extend:extend", "Make a clip that goes on where a finished one ends."),
+    "retry": Entry(
+        "cli.jobs.cancel_retry_approve:retry", "Retry failed or cancelled jobs, from the step where they ended."
+    ),
+    "approve": Entry("cli.jobs.cancel_retry_approve:approve", "Approve held jobs, which then continue."),
+    "reject": Entry("cli.jobs.cancel_retry_approve:reject", "Reject held jobs, which are then blocked."),
+    "rerun": Entry("cli.jobs.rerun:rerun", "Make clips again as a new batch, with the same specification."),
+    "extend": Entry("cli.jobs.extend:extend", "Continue a finished clip."),
     "state": Entry("cli.jobs.extend:app", "Export or import the continuation state of a finished clip."),
     "open": Entry("cli.jobs.open:open_", "Open a finished clip in this desktop's player."),
-    "delete": Entry("cli.batches.delete:delete", "Delete a batch that has ended: its files and rows."),
-    "sweep": Entry("cli.operate.sweep:sweep", "Remove what nobody needs any more from the store and this host."),
-    "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
+    "delete": Entry("cli.batches.delete:delete", "Delete a batch that has ended, with its files and rows."),
+    "sweep": Entry("cli.operate.sweep:sweep", "Delete unused files from the store and this host."),
+    "worker": Entry("cli.operate.workers:worker", "Run this host's workers, in the foreground."),
     "workers": Entry("cli.operate.workers:app", "List the live workers and their presets; drain a host."),
-    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too.", extra=SERVE),
-    "router-serve": Entry(
-        "cli.operate.router:router_serve", "Route HTTP and WebSockets to several servers, by their health.", extra=SERVE
+    "serve": Entry(
+        "cli.operate.serve:serve", "Start the HTTP server; in solo mode it also makes the clips.", extra=SERVE
     ),
-    "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
-    "sessions": Entry("cli.operate.sessions:app", "List, show and close sessions that watch a video while it is made."),
-    "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
-    "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
+    "router-serve": Entry(
+        "cli.operate.router:router_serve",
+        "Put several servers behind one address, for HTTP and WebSockets.",
+        extra=SERVE,
+    ),
+    "keys": Entry("cli.operate.keys:app", "Create, list and revoke API keys for `vgen serve`."),
+    "sessions": Entry("cli.operate.sessions:app", "List, show and close streaming sessions."),
+    "dispatcher": Entry(
+        "cli.operate.workers:dispatcher", "Run a cluster's dispatcher and reconciler, in the foreground."
+    ),
+    "beat": Entry("cli.operate.workers:beat", "Schedule a cluster's periodic tasks: sweeps, the nightly evaluation."),
     "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password.", extra=SERVE),
-    "chaos": Entry("cli.operate.chaos:chaos", "Break this host's workers at random, and report what came of it."),
-    "health": Entry("cli.operate.health:app", "Say whether this host's processes are at work, for a health check."),
+    "chaos": Entry(
+        "cli.operate.chaos:chaos", "Kill this host's workers at random, and report what happened to the jobs."
+    ),
+    "health": Entry("cli.operate.health:app", "Check this host's processes, for a container's health check."),
     "models": Entry("cli.models.presets:app", "List, show, add, pull, check and calibrate models."),
-    "bench": Entry("cli.models.bench:app", "Measure what this machine can do with a preset."),
+    "bench": Entry("cli.models.bench:app", "Benchmark a preset's accelerations on this machine."),
     "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night.", extra=EVAL),
     "db": Entry("cli.operate.database:app", "Create, upgrade and check the database's tables."),
-    "doctor": Entry("cli.operate.doctor:doctor", "Check everything, and say how to mend what is wrong."),
-    "config": Entry("cli.operate.config:config", "Show the settings in force and where each came from."),
+    "doctor": Entry(
+        "cli.operate.doctor:doctor", "Check the installation and its services, and say how to repair what is wrong."
+    ),
+    "config": Entry("cli.operate.config:config", "Show every setting and where its value comes from."),
 }
 """Each command's function, and its help in one line."""
 
@@ -90,7 +104,7 @@ class _Commands(CommandTable):
 app = typer.Typer(
     name="vgen",
     cls=_Commands,
-    help="A file of prompts in, finished clips out: durable, resumable, accountable.",
+    help="Make AI video clips from files of prompts: durable, resumable, accountable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -121,11 +135,14 @@ def _show_version(wanted: bool) -> None:
 def _options(
     ctx: typer.Context,
     home: Annotated[
-        Path | None, typer.Option("--home", help="Folder of a solo run, over VGEN_HOME; may stand anywhere.")
+        Path | None,
+        typer.Option(
+            "--home", help="Home folder of solo mode, instead of VGEN_HOME; allowed anywhere on the command line."
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and end.")
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
     failpoints.require_valid()

@@ -21,16 +21,16 @@ BatchArgument = Annotated[
         metavar="BATCH", help="A batch's id, the start of one, or 'latest'.", autocompletion=completion.batches_here
     ),
 ]
-Gpu = Annotated[bool, typer.Option("--gpu/--no-gpu", help="A GPU worker for each GPU of this host.")]
-Cpu = Annotated[bool, typer.Option("--cpu/--no-cpu", help="A worker that screens and encodes.")]
-Io = Annotated[bool, typer.Option("--io/--no-io", help="A worker that enhances, publishes and dispatches.")]
+Gpu = Annotated[bool, typer.Option("--gpu/--no-gpu", help="Start a GPU worker for each GPU of this host.")]
+Cpu = Annotated[bool, typer.Option("--cpu/--no-cpu", help="Start a worker that screens and encodes.")]
+Io = Annotated[bool, typer.Option("--io/--no-io", help="Start a worker that enhances, publishes and dispatches.")]
 PromptsArgument = Annotated[
     str,
     typer.Argument(
         metavar="FILE", help="A .txt, .jsonl, .csv or .yaml prompt file; - for standard input; or one prompt, quoted."
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is done, and end with the batch's exit code.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the batch has ended, and exit with its exit code.")]
 
 
 def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -77,47 +77,50 @@ def _field(flag: str, text: str, metavar: str = "VALUE", complete: Any = None) -
 class FieldOptions:
     """Fields of jobs by diffusers' names. They are text here: the prompt file's parser checks them."""
 
-    negative_prompt: Annotated[str | None, _field("--negative-prompt", "What the picture must not show.")] = None
+    negative_prompt: Annotated[str | None, _field("--negative-prompt", "What the clip should not show.")] = None
     seed: Annotated[str | None, _field("--seed", "One seed for every line.")] = None
-    seeds: Annotated[str | None, _field("--seeds", "Several, such as 1-4 or 1,2,5-7: a job each.")] = None
-    num_frames: Annotated[str | None, _field("--num-frames", "Frames, as the preset allows.")] = None
-    seconds: Annotated[str | None, _field("--seconds", "Length, instead of --num-frames.")] = None
+    seeds: Annotated[str | None, _field("--seeds", "Several seeds, such as 1-4 or 1,2,5-7; each makes a job.")] = None
+    num_frames: Annotated[str | None, _field("--num-frames", "Number of frames, as the preset allows.")] = None
+    seconds: Annotated[str | None, _field("--seconds", "Length of the clip, instead of --num-frames.")] = None
     width: Annotated[str | None, _field("--width", "Pixels, as the preset allows.")] = None
     height: Annotated[str | None, _field("--height", "Pixels, as the preset allows.")] = None
-    size: Annotated[str | None, _field("--size", "WIDTHxHEIGHT, instead of both.")] = None
-    fps: Annotated[str | None, _field("--fps", "Frames a second.")] = None
+    size: Annotated[str | None, _field("--size", "WIDTHxHEIGHT, instead of --width and --height.")] = None
+    fps: Annotated[str | None, _field("--fps", "Frames per second.")] = None
     num_inference_steps: Annotated[str | None, _field("--num-inference-steps", "Denoising steps.")] = None
     guidance_scale: Annotated[str | None, _field("--guidance-scale", "How strictly the prompt is followed.")] = None
     guidance_scale_2: Annotated[
-        str | None, _field("--guidance-scale-2", "The same, for the second stage of models with two.")
+        str | None,
+        _field("--guidance-scale-2", "Guidance scale of the second denoising stage, for models that have two."),
     ] = None
     image: Annotated[str | None, _field("--image", "Input image: a path, a URL or data:image/…;base64,….")] = None
-    last_image: Annotated[str | None, _field("--last-image", "The clip's last frame, beside --image.")] = None
+    last_image: Annotated[str | None, _field("--last-image", "The clip's last frame; needs --image.")] = None
     video: Annotated[str | None, _field("--video", "Input video: a path or a URL.")] = None
     reference_image: Annotated[
-        list[str] | None, _field("--reference-image", "An image as for --image; any number of times.")
+        list[str] | None, _field("--reference-image", "Reference image: a path, a URL or a data: URL; repeatable.")
     ] = None
     preset: Annotated[
         str | None, _field("--preset", "Preset; `vgen models list` shows them.", complete=completion.presets_here)
     ] = None
-    gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
+    gpu: Annotated[str | None, _field("--gpu", "GPU types that may make the clips, separated by commas.")] = None
     priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
     label: Annotated[
-        list[str] | None, _field("--label", "Any number of times.", "NAME=VALUE", completion.labels_here)
+        list[str] | None, _field("--label", "A label of the jobs; repeatable.", "NAME=VALUE", completion.labels_here)
     ] = None
     acceleration: Annotated[
-        str | None, _field("--acceleration", "How to be faster or smaller, such as vae_tiling,step_cache=first_block.")
+        str | None, _field("--acceleration", "Options for speed or memory, such as vae_tiling,step_cache=first_block.")
     ] = None
     lora: Annotated[
         list[str] | None,
-        _field("--lora", "A LoRA: FILE@SCALE, or ORG/NAME:FILE@SCALE of the hub; any number of times.", "LORA"),
+        _field("--lora", "A LoRA: FILE@SCALE, or ORG/NAME:FILE@SCALE from the hub; repeatable.", "LORA"),
     ] = None
-    segments: Annotated[str | None, _field("--segments", "How many segments each clip has.", "COUNT")] = None
+    segments: Annotated[str | None, _field("--segments", "Number of segments of each clip.", "COUNT")] = None
     auto_extend: Annotated[
         bool | None,
         typer.Option("--auto-extend/--no-auto-extend", help="Let the enhancer write each next segment's prompt."),
     ] = None
-    enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
+    enhance: Annotated[
+        bool | None, typer.Option("--enhance/--no-enhance", help="Whether a language model enhances the prompts.")
+    ] = None
 
     def overrides(self) -> dict[str, object]:
         """The fields that were given, for the parser. Raises InputError for a label that is not name=value."""
@@ -180,14 +183,18 @@ class BatchChoices(SubmissionChoices):
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
     key: Annotated[
         str | None,
-        typer.Option("--key", help="Submission key: submitting again under it adds nothing. Default: the content."),
+        typer.Option(
+            "--key",
+            help="Submission key: a second submission with this key adds nothing. Default: a digest of the content.",
+        ),
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
     reuse: Annotated[
         bool | None,
         typer.Option(
             "--reuse/--no-reuse",
-            help="Make only what no earlier batch of this file has made or begun; default: yes, of a file.",
+            help="Leave out jobs that an earlier batch of this file has made "
+            "or begun; default: --reuse for a file, else --no-reuse.",
         ),
     ] = None
     safety_policy: Annotated[
@@ -197,22 +204,29 @@ class BatchChoices(SubmissionChoices):
     quality: Annotated[int | None, typer.Option("--quality", help="CRF, lower is better; default: the setting.")] = None
     score: Annotated[
         str | None,
-        typer.Option("--score", metavar="METRICS", help="Score each clip before it is published: metrics and groups."),
+        typer.Option(
+            "--score",
+            metavar="METRICS",
+            help="Score each clip before it is published: metrics or groups, separated by commas.",
+        ),
     ] = None
     gate: Annotated[
         list[str] | None,
-        typer.Option("--gate", metavar="RULE", help="Publish only what keeps it: checks, or NAME>=0.5. Repeatable."),
+        typer.Option(
+            "--gate", metavar="RULE", help="Publish only clips that pass this rule: checks, or NAME>=0.5; repeatable."
+        ),
     ] = None
     reroll: Annotated[
         int | None,
-        typer.Option("--reroll", help="Most further rolls of a rejected clip, each with its own seed; 0 to 20."),
+        typer.Option("--reroll", help="How often a rejected clip is made again, each time with another seed; 0 to 20."),
     ] = None
     by: Annotated[
-        str | None, typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h.")
+        str | None, typer.Option("--by", metavar="TIME", help="Deadline: 07:00, 2026-03-01T07:00 or +3h.")
     ] = None
     max_gpu_hours: Annotated[
-        float | None, typer.Option("--max-gpu-hours", help="Dispatch no more to GPUs after so many GPU-hours.")
+        float | None,
+        typer.Option("--max-gpu-hours", help="Budget: stop sending work to GPUs after this many GPU hours."),
     ] = None
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", help="The same by cost: needs the setting prices.")
-    ] = None
+    max_cost: Annotated[float | None, typer.Option("--max-cost", help="Budget by cost; needs the setting prices.")] = (
+        None
+    )

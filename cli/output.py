@@ -1,4 +1,4 @@
-"""Everything the commands write: tables for people, tab-separated text for pipes, JSON for programs.
+"""All output of commands: tables for people, tab-separated text for pipes, JSON for programs.
 
 Results go to stdout, notices and errors to stderr. Nothing else in `cli` prints.
 """

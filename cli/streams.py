@@ -1,4 +1,4 @@
-"""Standard streams that end no work: closed ones, readers that are gone, terminals that know few characters.
+"""Standard streams that do not end the work: closed ones, broken pipes, terminals with small character sets.
 
 As in the tools of a shell, whoever reads our results may stop at any time (`vgen list | head -1`): that is no error,
 and what is written afterwards goes nowhere. A disk that is full is one. What cannot be written to stderr is lost.

@@ -1,4 +1,4 @@
-"""Times for people: in this machine's time zone, and how long until then. Programs get ISO 8601 in UTC."""
+"""Times for people: in this machine's time zone, and the time left. Programs get ISO 8601 in UTC."""
 
 from datetime import UTC, datetime
 

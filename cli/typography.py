@@ -1,4 +1,4 @@
-"""Options that an editor or a chat has made prettier: long dashes for `--`, curly quotation marks for straight ones."""
+"""Finds options that an editor or a chat has changed: long dashes for `--`, curly quotation marks for straight ones."""
 
 from __future__ import annotations
 

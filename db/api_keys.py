@@ -1,4 +1,4 @@
-"""Keys for HTTP, as rows: made, found, revoked. Their secrets are not here, only digests."""
+"""API keys as rows: created, found, revoked. Only digests of their secrets are stored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast

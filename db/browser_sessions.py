@@ -1,4 +1,4 @@
-"""Sessions of browsers: opened with a key, and worth what that key is worth at each request."""
+"""Browser sessions as rows. A session is opened with a key and has, at each request, the rights of that key."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""Events, in order: one row each."""
+"""Events: the history of batches, jobs and keys, one row each."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar

@@ -1,4 +1,4 @@
-"""A dispatcher's ear: one connection to PostgreSQL that hears of waiting steps.
+"""Listens on one PostgreSQL connection for notifications of waiting steps.
 
 It must reach the server itself: behind a pooler in transaction mode, LISTEN succeeds and nothing is ever heard. So a
 connection counts once it has heard what this process itself sent by another.

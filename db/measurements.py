@@ -1,4 +1,4 @@
-"""What metrics count, recorded as it happens: one small row each, in the transaction in which it happened.
+"""Records what metrics count: one small row per event, in the transaction of the event.
 
 ``db.reading.totals`` adds them up. A row names others by their keys, so that a count is a count of those.
 """

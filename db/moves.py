@@ -1,4 +1,4 @@
-"""Every change of a state: an UPDATE of rows whose state allows the move, and of the columns that follow from it."""
+"""Makes every UPDATE of a state: it affects only rows whose state allows the move, and sets dependent columns."""
 
 from enum import StrEnum
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Dispatchers are woken once a transaction that left steps waiting is committed.
+"""Notifies dispatchers after the commit of a transaction that left steps waiting.
 
 PostgreSQL's NOTIFY takes a lock of the whole database when it commits, so it has a transaction and a thread of its own
 that no other commit waits for, and stands for all commits of a moment. One that is lost costs a poll.

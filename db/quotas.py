@@ -1,4 +1,4 @@
-"""Quotas of keys: how many jobs one may have open, and what it may ask for in a day. Checked as a batch is stored."""
+"""Quotas of API keys: open jobs, clips and GPU seconds per day. They are checked when a batch is stored."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _require_few_today(session: Session, most: int, jobs: int, earlier: _Conditi
         raise QuotaError(f"{jobs} clips: this key may ask for {most} a day")
     count, wait_ms = _today(session, func.sum(Batch.total), earlier)
     if count + jobs > most:
-        message = f"this key may ask for {most} clips a day and asked for {count} in the last 24 hours"
+        message = f"this key may request {most} clips a day and has requested {count} in the last 24 hours"
         raise QuotaError(message, retry_after_s=wait_ms // 1000 + 1)
 
 

@@ -1,4 +1,4 @@
-"""Bringing the tables to this release's form, and telling whether they are in it."""
+"""Upgrades the tables to this release's schema, and checks their version."""
 
 import warnings
 from pathlib import Path

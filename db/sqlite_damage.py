@@ -1,4 +1,4 @@
-"""A check whether a SQLite file is damaged: SQLite notices that only where it happens to read."""
+"""Checks whether a SQLite file is damaged; SQLite itself notices that only in the pages that it reads."""
 
 import sqlite3
 from contextlib import closing
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-MEND = "restore it from a copy, or move it away to begin anew"
+MEND = "restore it from a backup, or move it away to start with an empty one"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _RULES = {
     **dict.fromkeys(("INTEGER", "BIGINT"), "{0} IS NULL OR typeof({0}) = 'integer'"),

@@ -1,4 +1,4 @@
-"""Workers as they report themselves: what they serve, what they are, when they were last seen."""
+"""Workers as rows: what they serve, their capabilities, and when they were last seen."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

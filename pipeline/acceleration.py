@@ -1,4 +1,4 @@
-"""The accelerations that a preset or a job may ask for: less time, or less memory.
+"""The acceleration options of presets and jobs, which save time or memory.
 
 Names and defaults are those of diffusers' own options, where it has them. Which model, GPU and build can do what is
 seen when it is applied (``pipeline.generators.accelerations``); what can be known before is checked at submit.
@@ -117,7 +117,7 @@ class Acceleration(_Options):
                 f"{', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
             )
         if quantisation is not None and self.layerwise_casting is not None:
-            raise ValueError("quantisation and layerwise_casting both say how weights are stored; give one")
+            raise ValueError("quantisation and layerwise_casting both set how weights are stored; give only one")
         return self
 
     @property

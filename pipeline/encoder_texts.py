@@ -1,4 +1,4 @@
-"""The texts that a job gives to the model's text encoders: what is generated from, and so what has to be screened.
+"""The texts that a job gives to the model's text encoders, which are the texts to screen.
 
 ``generate`` takes its prompt from here and nowhere else, and ``screen`` takes every text from here: a field that
 reaches an encoder is added here, or it reaches none.

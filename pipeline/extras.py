@@ -1,4 +1,4 @@
-"""The parts of vgen that are installed apart, as pip's extras: which one brings a module that is missing.
+"""The parts of vgen that are installed separately, as pip extras: which one has a missing module.
 
 What each extra brings is said once, in pyproject.toml, and read here from the installed package's metadata.
 """

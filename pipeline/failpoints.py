@@ -1,4 +1,4 @@
-"""Named points at which a process can be told to fail, so that faults are tried where they hurt and not by chance.
+"""Failpoints: named points in the code at which a process can be made to fail, for tests of faults.
 
 ``VGEN_FAILPOINTS`` holds entries separated by ``;``::
 

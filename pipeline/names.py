@@ -1,4 +1,4 @@
-"""Owners, labels and GPU types: one grammar each, for prompt files, settings, queues, options and rows."""
+"""Valid names of owners, labels and GPU types: one grammar each, used everywhere."""
 
 import re
 from collections.abc import Mapping

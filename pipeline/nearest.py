@@ -1,4 +1,4 @@
-"""The name that was probably meant, for messages about names that do not exist."""
+"""Suggests the known name nearest to an unknown one, for error messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

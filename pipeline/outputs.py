@@ -1,4 +1,4 @@
-"""What each stage records of its work: kept as JSON in its step's row, and read by later stages."""
+"""What each stage records for later stages; stored as JSON in its step's row."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Chooses the real parts by the settings."""
+"""Creates the storage, enhancer, classifier, generator and other parts that the settings choose."""
 
 from __future__ import annotations
 
 import re
-import sys
 import urllib.parse
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.files.object_names import check_key
+from pipeline.models.gpu_in_use import cuda_in_use
 from pipeline.settings import Settings
 from pipeline.storage import FolderStorage, Storage
 
@@ -72,9 +72,8 @@ class StageModels:
         if self._scorers is None:
             return
         self._scorers = None
-        torch = sys.modules.get("torch")  # not loaded unless a model was
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        if (cuda := cuda_in_use()) is not None:
+            cuda.empty_cache()
 
     def close(self) -> None:
         """End the classifier's process, close the enhancer's connections and release the scorers."""

@@ -1,4 +1,4 @@
-"""The types that every stage takes and gives.
+"""The input and the result of every stage.
 
 A stage is a plain function ``run(work, context) -> StageResult`` in a file of its own. It reads ``work`` (values from
 rows, never rows), uses what ``context`` hands it, changes no row, and raises a ``StageError`` when it cannot do
@@ -48,6 +48,10 @@ class Artifact:
     sha256: str
     size: int
     media_type: str
+
+
+UNABLE = "unable"
+"""The detail of a score that is None since this machine had no means to score at all: no weights, or no torch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DataError)
     async def _cannot_be_kept(request: Request, error: DataError) -> JSONResponse:
-        message = "a value holds what the database cannot keep, such as a NUL (U+0000)"
+        message = "a value has characters that the database cannot store, such as a NUL (U+0000)"
         return answer(ApiError(400, message, code="invalid_value"))
 
     @app.exception_handler(HTTPException)

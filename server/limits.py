@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.settings.schema import ServeSettings
+from pipeline.settings.groups import ServeSettings
 from server.errors import ApiError, answer
 
 LINGER_S = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from server.app import make_api
-from server.openai.fields import REFUSED
+from server.openai.field_names import REFUSED
 
 _HEAD = """# HTTP interface
 

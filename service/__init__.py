@@ -1,4 +1,4 @@
-"""What people and programs may ask of the line, whichever way they ask: the layer under the command line and HTTP.
+"""What people and programs can ask for, by the command line, HTTP or Python.
 
 Here a prompt file or a request becomes a stored batch, and rows become the values that ``--json`` and HTTP show.
 """

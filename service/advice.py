@@ -1,4 +1,4 @@
-"""Advice on jobs before they are made: models that are not here, and text that has no effect."""
+"""Advice before jobs are made: missing models, and text that has no effect."""
 
 from collections import Counter
 from collections.abc import Sequence

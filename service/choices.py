@@ -1,4 +1,4 @@
-"""The options of a whole batch, as they are given with a submission."""
+"""The batch options that a submission may set."""
 
 from dataclasses import dataclass
 

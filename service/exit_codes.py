@@ -29,13 +29,13 @@ class ExitCode(IntEnum):
 
 
 MEANING: dict[ExitCode, str] = {
-    ExitCode.DONE: "All done.",
+    ExitCode.DONE: "Success.",
     ExitCode.INTERNAL: "An internal error: a bug, or something that the machine could not do.",
     ExitCode.USAGE: "Wrong usage or input; nothing was stored.",
-    ExitCode.INCOMPLETE: "Some jobs failed, were blocked or cancelled, or wait for a person's word: an approval, "
-    "a resume, a larger budget.",
+    ExitCode.INCOMPLETE: "Some jobs failed, were blocked or cancelled, or wait for a person: an approval, a resume, "
+    "a larger budget.",
     ExitCode.UNREACHABLE: "A service (database, broker, store) is unreachable.",
-    ExitCode.INTERRUPTED: "Interrupted; what was stored stays, and the work goes on at the next run.",
+    ExitCode.INTERRUPTED: "Interrupted; stored work is kept, and the next run resumes it.",
 }
 
 _USAGE_ERRORS = (InputError, SettingsError, NotFoundError, ConflictError, NotInstalledError)

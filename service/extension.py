@@ -1,4 +1,4 @@
-"""A finished clip goes on: a new clip that starts from its last frames, and begins with it where that is wanted."""
+"""Extends a finished clip: a new clip that starts from its last frames and, if wanted, begins with it."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -106,7 +106,7 @@ def left_by(database: Database, job_id: str) -> Left:
         spec = JobSpec.model_validate(job.spec)
     if state is None:
         raise ConflictError(
-            f"job {job.id}: preset {spec.preset} cannot go on from given frames, or the frames are no longer kept"
+            f"job {job.id}: preset {spec.preset} cannot continue from given frames, or the frames are no longer kept"
         )
     return Left(job.id, state, spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), options)
 
@@ -128,7 +128,7 @@ def next_spec(spec: JobSpec, job_id: str, prompt: str, changes: Mapping[str, Any
     library = load_library(settings.effective_presets_dir)
     preset = library.presets.get(spec.preset)
     if preset is None or preset.continuation is None:
-        why = library.explain(spec.preset) if preset is None else f"{spec.preset!r} cannot go on from given frames"
+        why = library.explain(spec.preset) if preset is None else f"{spec.preset!r} cannot continue from given frames"
         raise InputError([*problems, Problem(why, field="preset")])
     seam, frames = preset.continuation.frames, values["num_frames"]
     if isinstance(frames, int) and (not preset.frames.allows(frames) or frames < 2 * seam):

@@ -1,4 +1,4 @@
-"""What is to be expected of a batch, from its rows and from who is at work."""
+"""Forecasts a batch from its rows and the live workers."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     resting = settings.solo and batch.active and not workers.alive(session)
     estimate = estimates.completion(session, batch, presets)
     if resting and estimate.seconds is None and estimates.why_stopped(session, batch) is None:
-        estimate = estimates.Estimate(None, "nobody is at work: `vgen run` goes on")
+        estimate = estimates.Estimate(None, "no vgen process is running: `vgen run` resumes the work")
     seconds, ended = estimate.seconds, not batch.active
     at_risk = None if batch.deadline_at is None or ended else alerts.at_risk(batch.deadline_at, now, seconds)
     return OutlookView(

@@ -1,4 +1,4 @@
-"""Sentences on the parts of its input files that a clip will not show."""
+"""Notes on what a clip will not show of its input files."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

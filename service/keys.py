@@ -1,4 +1,4 @@
-"""Keys for HTTP: how one looks, what it may do, how it is made, checked and revoked."""
+"""API keys: their format, scopes, creation, verification and revocation."""
 
 import contextlib
 import hmac

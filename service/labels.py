@@ -1,4 +1,4 @@
-"""Labels of jobs, as they are given to choose among them."""
+"""Parses a label filter: ``name`` or ``name=value``."""
 
 from pipeline.errors import InputError, Problem
 from pipeline.names import check_labels, split_label

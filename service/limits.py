@@ -1,4 +1,4 @@
-"""The deadline and the budget of a batch, from what a submission chose."""
+"""The deadline and budget that a submission chose."""
 
 import math
 from collections.abc import Iterable, Mapping

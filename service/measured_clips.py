@@ -1,4 +1,4 @@
-"""How long clips of a preset took here: by the rows of what was made, else by `vgen bench preset`."""
+"""How long clips of a preset took on this machine: from rows, else from `vgen bench preset`."""
 
 from collections.abc import Collection, Mapping
 

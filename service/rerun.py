@@ -1,4 +1,4 @@
-"""Clips made once more, exactly as specified, as a new batch: same seed, the prompts that were used."""
+"""Makes clips again as a new batch: same specification, seed and prompts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,7 +33,7 @@ def as_made(database: Database, job_id: str) -> tuple[JobSpec, BatchOptions]:
     with database.reading() as session:
         job = lookup.job_named(session, job_id)
         if joined.is_joined(session, job.id):
-            raise ConflictError(f"job {job.id} joins the clips of a session: make those once more")
+            raise ConflictError(f"job {job.id} joins the clips of a session: rerun those instead")
         stored = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
         options = stored.model_copy(update={"session": None})
         prompts = history.segment_prompts(session, [job.id]).get(job.id, [])

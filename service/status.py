@@ -1,4 +1,4 @@
-"""Where batches, jobs and workers stand, as their rows say it."""
+"""The status of batches, jobs and workers, from their rows."""
 
 from sqlalchemy.orm import Session
 

@@ -1,4 +1,4 @@
-"""Why batches and jobs wait, as rows and live workers say it: the one source of every reason that is shown."""
+"""Why batches and jobs wait; the only source of the reasons that are shown."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,8 @@ from sqlalchemy.orm import Session
 from db.models import Batch, Job
 from db.reading import waiting
 from db.reading.reasons import Situation
+from db.reading.session_waiting import why_no_gpu
+from db.reading.sessions import SessionFacts
 from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.states import TERMINAL_JOB_STATES
@@ -32,6 +34,12 @@ def reasons_of(session: Session, rows: Sequence[Job], settings: Settings) -> dic
         return {}
     reasons = waiting.of_jobs(session, rows, _now(session, settings))
     return {job_id: reason_view(reason) for job_id, reason in reasons.items()}
+
+
+def session_reason(session: Session, facts: SessionFacts, settings: Settings) -> ReasonView | None:
+    """Return why a session has no GPU that is ready; None where it has one, or has ended."""
+    reason = why_no_gpu(session, facts, _now(session, settings))
+    return None if reason is None else reason_view(reason)
 
 
 def with_reasons(

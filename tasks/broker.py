@@ -1,4 +1,4 @@
-"""Connections to the broker, made in one way for workers, dispatcher, beat, Flower and `vgen doctor`."""
+"""Connects to the broker, in one way for workers, dispatcher, beat, Flower and `vgen doctor`."""
 
 import secrets
 import ssl

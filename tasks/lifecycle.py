@@ -1,4 +1,4 @@
-"""Celery's signals: what a worker process makes when it starts and gives back when it ends."""
+"""Celery's signals: what a worker process creates when it starts and closes when it ends."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Live media on their way from a worker to the servers of other hosts: a capped Redis stream for each session.
+"""Carries live media from a worker to servers on other hosts, in a capped Redis stream per session.
 
 An entry's id is (segment, fragment), so Redis itself refuses what comes again, and what an attempt that was fenced
 sends late. Frames are equal within one numerics fingerprint, and so are the chunks made of them: an attempt that

@@ -1,4 +1,4 @@
-"""The broker of a solo run: kombu's, in memory, whose readers look up often."""
+"""The broker of solo mode: kombu's in-memory transport, polled frequently."""
 
 from typing import Any
 

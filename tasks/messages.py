@@ -1,4 +1,4 @@
-"""The messages of the line: the one place where Celery chains and groups are made and sent."""
+"""Creates and sends every Celery chain and group."""
 
 from __future__ import annotations
 

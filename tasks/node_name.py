@@ -1,4 +1,4 @@
-"""The name of a worker: of its row, its leases and its Celery node."""
+"""The name of a worker, used for its row, its leases and its Celery node."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The line's tasks, one a stage, and the one that scores clips of evaluation runs.
+"""The Celery tasks: one per stage, and one that scores clips of evaluation runs.
 
 A message carries a job id and a segment, or a score step's id; the row says the rest.
 """

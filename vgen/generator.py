@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,17 @@ from vgen.request import VideoRequest, planned
 from vgen.result import VideoResult
 
 OnEvent = Callable[[ProgressEvent], None]
+
+
+class _Call:
+    """A clip that is made beside an event loop, and whether it has begun and whoever asked for it has left."""
+
+    def __init__(self) -> None:
+        self.begun = self.left = False
+
+
+_call: ContextVar[_Call | None] = ContextVar("_call", default=None)
+"""The call of the thread that makes a clip beside an event loop."""
 
 
 def _silent(_: ProgressEvent) -> None:
@@ -139,8 +151,7 @@ class VideoGenerator:
         if target is not None:
             target.check()
         frames = target is None if return_frames is None else return_frames
-        with self._busy:
-            self._stopping.clear()
+        with self._turn():
             return one_clip.make(job, submission, self._services(on_progress), target, with_frames=frames)
 
     def generate_file(self, path: str | Path, folder: str | Path) -> Iterator[VideoResult]:
@@ -160,8 +171,7 @@ class VideoGenerator:
         for job in submission.jobs:
             target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4")
             target.check()
-            with self._busy:
-                self._stopping.clear()
+            with self._turn():
                 yield one_clip.make(job, submission, self._services(_silent), target, with_frames=False)
 
     async def generate_async(
@@ -175,14 +185,24 @@ class VideoGenerator:
 
         Whoever leaves the loop early, or is cancelled, stops the clip. Raises what ``generate`` does.
         """
-        loop = asyncio.get_running_loop()
+        making = self._beside_the_loop(
+            lambda report: self.generate(request, output=output, return_frames=return_frames, on_progress=report)
+        )
+        async with contextlib.aclosing(making):
+            async for event in making:
+                yield event
+
+    async def _beside_the_loop(self, make: Callable[[OnEvent], VideoResult]) -> AsyncGenerator[ClipEvent, None]:
+        """Make a clip in a thread, and tell its events. One that has not begun when its caller leaves is not made."""
+        loop, call = asyncio.get_running_loop(), _Call()
         events: asyncio.Queue[ProgressEvent | None] = asyncio.Queue()
 
         def report(event: ProgressEvent) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         def work() -> VideoResult:
-            return self.generate(request, output=output, return_frames=return_frames, on_progress=report)
+            _call.set(call)
+            return make(report)
 
         making = asyncio.ensure_future(asyncio.to_thread(work))
         making.add_done_callback(lambda _: events.put_nowait(None))
@@ -191,10 +211,24 @@ class VideoGenerator:
                 yield event
             yield FinalEvent(await making)
         finally:
+            call.left = True
             if not making.done():
-                self.stop()
+                if call.begun:
+                    self.stop()
                 with contextlib.suppress(VgenError):
                     await making
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other clip is made. Raises StoppedError: whoever asked for this one has left."""
+        call = _call.get()
+        with self._busy:
+            self._stopping.clear()
+            if call is not None:
+                call.begun = True
+                if call.left:
+                    raise StoppedError("the clip was stopped before its turn")
+            yield
 
     def stop(self) -> None:
         """End the running clip with StoppedError at its next step; may be called from any thread."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from pipeline.digests import joined_digest
 from pipeline.encoding import ffmpeg
-from pipeline.errors import ConflictError, InputError, Problem
+from pipeline.errors import ConflictError, InputError, Problem, RetryableError
 from pipeline.files.drafts import draft_of
 from pipeline.presets import load_library
-from pipeline.spec import EncodeOptions
+from pipeline.spec import EncodeOptions, JobSpec
 from pipeline.work import ContinuationRef
 from vgen import one_clip
-from vgen.events import ClipEvent, FinalEvent, ProgressEvent
+from vgen.events import ClipEvent
 from vgen.generator import OnEvent, VideoGenerator, _silent
 from vgen.request import VideoRequest, planned
 from vgen.result import VideoResult
@@ -46,16 +46,43 @@ class _Video:
     def __init__(self, output: Path | None) -> None:
         self.output = output
         self.folder = tempfile.TemporaryDirectory(prefix="vgen-stream-")
-        self.frames: IO[bytes] = (Path(self.folder.name) / "frames.rgb").open("wb")
+        self.frames: FileIO = (Path(self.folder.name) / "frames.rgb").open("wb", buffering=0)
         self.digest = hashlib.sha256()
         self.state: ContinuationRef | None = None
         self.results: list[VideoResult] = []
+        self.first_image: str | Path | None = None
+        self.first_last_image: str | Path | None = None
 
-    def add(self, result: VideoResult, state: ContinuationRef | None) -> None:
+    def completed(self, request: VideoRequest) -> VideoRequest:
+        """Return the request as it is planned: a preset may need an image, which only a first segment begins with.
+
+        Raises:
+            InputError: it has an image, and is not for the first segment.
+        """
+        if not self.results:
+            return request
+        given = [name for name in ("image", "last_image") if getattr(request, name) is not None]
+        if given:
+            rule = "only a video's first segment may have one; a later one goes on from the segment before"
+            raise InputError([Problem(rule, field=name) for name in given])
+        return replace(request, image=self.first_image, last_image=self.first_last_image)
+
+    def add(self, request: VideoRequest, result: VideoResult, state: ContinuationRef | None) -> None:
         assert result.frames is not None
-        data = result.frames.tobytes()
+        data, end = result.frames.tobytes(), self.frames.tell()
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self.frames.write(rest) :]
+        except BaseException as error:  # of a full disk or a person: the segment may be tried again
+            self.frames.seek(end)
+            self.frames.truncate()
+            if isinstance(error, OSError):
+                raise RetryableError(f"{self.folder.name}: {error.strerror}", code="disk_full") from error
+            raise
         self.digest.update(data)
-        self.frames.write(data)
+        if not self.results:
+            self.first_image, self.first_last_image = request.image, request.last_image
         self.results.append(result)
         self.state = state
 
@@ -79,23 +106,24 @@ class StreamingVideoGenerator(VideoGenerator):
     _video: _Video | None = None
 
     def reset(self, *, output: str | Path | None = None) -> None:
-        """Begin a new video; one that was begun is dropped.
+        """Begin a new video; one that was begun is dropped. A segment that another thread makes is waited for.
 
         Args:
             output: the MP4 that ``finalize`` writes. None writes none.
 
         Raises:
-            InputError: the output cannot be written, or the preset cannot go on from given frames.
+            InputError: the output cannot be written, or the preset cannot continue from given frames.
         """
         preset = load_library(self._settings.effective_presets_dir).get(self.preset)
         if preset.continuation is None:
-            message = f"{self.preset!r} cannot go on from given frames: it makes single clips"
+            message = f"{self.preset!r} cannot continue from given frames: it makes single clips"
             raise InputError([Problem(message, field="preset")])
         path = None if output is None else Path(output)
         if path is not None:
             one_clip.Output(path).check()
-        self._drop()
-        self._video = _Video(path)
+        with self._busy:
+            self._drop()
+            self._video = _Video(path)
 
     def step(self, request: VideoRequest | str, *, on_progress: OnEvent = _silent) -> VideoResult:
         """Make the next segment. The first one may begin with an image.
@@ -109,23 +137,23 @@ class StreamingVideoGenerator(VideoGenerator):
             StageError: it cannot be made; StoppedError after ``stop``.
         """
         video_request = VideoRequest(request) if isinstance(request, str) else request
-        job, submission = planned(video_request, self.preset, self._settings, Path.cwd())
-        video = self._begun()
         preset = load_library(self._settings.effective_presets_dir).get(self.preset)
         assert preset.continuation is not None, "reset refuses others"
         seam = preset.continuation.frames
-        problems = _problems(video, job.spec.width, job.spec.height, job.spec.fps)
-        if job.spec.num_frames < 2 * seam:
-            problems.append(Problem(f"{job.spec.num_frames} are less than {2 * seam}", field="num_frames"))
-        if problems:
-            raise InputError(problems)
-        with self._busy:
-            self._stopping.clear()
+        with self._turn():
+            video = self._begun()
+            job, submission = planned(video.completed(video_request), self.preset, self._settings, Path.cwd())
+            problems = _problems(video, job.spec)
+            if job.spec.num_frames < 2 * seam:
+                rule = f"a segment of {self.preset!r} has at least {2 * seam} frames, {seam} of which it repeats"
+                problems.append(Problem(f"{job.spec.num_frames} is too few: {rule}", field="num_frames"))
+            if problems:
+                raise InputError(problems)
             folder = Path(video.folder.name)
             result, state = one_clip.make_segment(
                 job, submission, self._services(on_progress), folder, video.state, seam
             )
-            video.add(result, state)
+            video.add(video_request, result, state)
         return result
 
     async def step_async(self, request: VideoRequest | str) -> AsyncIterator[ClipEvent]:
@@ -133,27 +161,10 @@ class StreamingVideoGenerator(VideoGenerator):
 
         Whoever leaves the loop early, or is cancelled, stops the segment. Raises what ``step`` does.
         """
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[ProgressEvent | None] = asyncio.Queue()
-
-        def report(event: ProgressEvent) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        def work() -> VideoResult:
-            try:
-                return self.step(request, on_progress=report)
-            finally:
-                loop.call_soon_threadsafe(events.put_nowait, None)
-
-        task = asyncio.create_task(asyncio.to_thread(work))
-        try:
-            while (event := await events.get()) is not None:
+        making = self._beside_the_loop(lambda report: self.step(request, on_progress=report))
+        async with contextlib.aclosing(making):
+            async for event in making:
                 yield event
-            yield FinalEvent(await task)
-        finally:
-            if not task.done():
-                self.stop()
-                await asyncio.gather(task, return_exceptions=True)
 
     def finalize(self) -> StreamedVideo:
         """End the video, and write its MP4 where one was asked for, encoded as the settings say.
@@ -162,11 +173,13 @@ class StreamingVideoGenerator(VideoGenerator):
             ConflictError: no segment was made.
             RetryableError: it cannot be encoded, code ``encoder_failed`` or ``disk_full``; it may be tried again.
         """
-        video = self._begun()
+        with self._busy:
+            return self._finalized(self._begun())
+
+    def _finalized(self, video: _Video) -> StreamedVideo:
         if not video.results:
             raise ConflictError("no segment was made: call step first")
         first, num_frames = video.results[0], sum(result.num_frames for result in video.results)
-        video.frames.flush()
         if video.output is not None:
             options = {name: getattr(self._settings.encode, name) for name in EncodeOptions.model_fields}
             with draft_of(video.output.absolute()) as draft:
@@ -196,11 +209,12 @@ class StreamingVideoGenerator(VideoGenerator):
     def shutdown(self) -> None:
         """End the child process; a video that was begun is dropped."""
         super().shutdown()
-        self._drop()
+        with self._busy:
+            self._drop()
 
     def _begun(self) -> _Video:
         if self._video is None:
-            raise ConflictError("no video was begun: call reset first")
+            raise ConflictError("no video was started: call reset first")
         return self._video
 
     def _drop(self) -> None:
@@ -209,12 +223,12 @@ class StreamingVideoGenerator(VideoGenerator):
             video.close()
 
 
-def _problems(video: _Video, width: int, height: int, fps: float) -> list[Problem]:
-    """How a request differs from the segments before."""
+def _problems(video: _Video, spec: JobSpec) -> list[Problem]:
+    """Return in what a request does not fit the segments before."""
     if not video.results:
         return []
     first = video.results[0]
-    wanted = {"width": (width, first.width), "height": (height, first.height), "fps": (fps, first.fps)}
+    wanted = {"width": (spec.width, first.width), "height": (spec.height, first.height), "fps": (spec.fps, first.fps)}
     return [
         Problem(f"{value:g} is not the video's {name}, {own:g}", field=name)
         for name, (value, own) in wanted.items()

@@ -1,1 +1,1 @@
-"""What the benches share: loops, chains and stages to compare with, and made inputs."""
+"""What several benchmarks share: loops, chains and stages to compare with, and generated inputs."""

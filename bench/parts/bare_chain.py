@@ -1,4 +1,4 @@
-"""The other side of bench/orchestration.py: one empty task with a Redis result backend."""
+"""The bare Celery chain for bench/orchestration.py: an empty task with a Redis result backend."""
 
 from __future__ import annotations
 

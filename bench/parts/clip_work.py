@@ -1,4 +1,4 @@
-"""The cost of a clip in CPU time: its work alone, with no line around it, where all cores are busy.
+"""Measures the CPU time of a clip's work alone, without vgen around it, while all cores are busy.
 
 CPU time taken on a machine that does nothing else is too little, since cores share caches and memory. So as many
 processes as there are cores do a clip's work again and again, and what they get through is what the cores allow.

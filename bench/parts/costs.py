@@ -1,4 +1,4 @@
-"""What a job costs, by process and by statement: the cores' time of process trees, and what PostgreSQL's log tells.
+"""Measures a job's cost by process (CPU time of process trees) and by statement (PostgreSQL's log).
 
 Linux only: times are read in ``/proc``.
 """

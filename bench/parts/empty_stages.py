@@ -1,4 +1,4 @@
-"""vgen's own application with stages that do nothing, for bench/orchestration.py: what is left is the line."""
+"""vgen's application with stages that do nothing, so that bench/orchestration.py measures the overhead alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generate stage records of frames that nobody looks at."""
+"""Generated outputs of a generate stage, for benchmarks without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that a user would write: a warm pipeline, diffusers' ``export_to_video``, upload with boto3."""
+"""The loop that a user would write: a warm pipeline, diffusers' ``export_to_video``, an upload with boto3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wan 2.1 1.3B in its full size with random weights, as a diffusers folder: speed does not depend on their values.
+"""Writes Wan 2.1 1.3B in full size with random weights as a diffusers folder; speed does not depend on weights.
 
 The sizes are those of the published configurations,
 https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers/tree/main (``transformer/config.json``, ``vae/config.json``,

@@ -51,7 +51,7 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
     if held := view.counts[JobState.HELD]:
         output.line(f"{output.jobs(held)} held: `vgen approve {view.id}` or `vgen reject {view.id}` decides")
     if view.counts[JobState.FAILED]:
-        output.line(f"after the cause is mended: `vgen retry {view.id}`")
+        output.line(f"after you have removed the cause: `vgen retry {view.id}`")
     return view.exit_code if view.exit_code is not None else 3
 
 

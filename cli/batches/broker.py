@@ -1,4 +1,4 @@
-"""A check whether anybody listens at the broker's address: submitting needs no broker, so this only makes a notice.
+"""Checks whether the broker's address accepts connections. Submitting needs no broker, so the result is only a notice.
 
 It says nothing of TLS and passwords, and loads no Celery; `vgen doctor` connects as a worker does.
 """

@@ -1,4 +1,4 @@
-"""`vgen delete`: a batch that has ended, with its clips and its rows."""
+"""`vgen delete`: deletes a batch that has ended, with its clips and rows."""
 
 import sys
 from typing import Annotated
@@ -19,10 +19,10 @@ from service.views.batches import BatchView, batch_view
 def delete(
     ctx: typer.Context,
     batch: BatchArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> int:
-    """Delete a batch that has ended: its clips and all that is known of it. There is no way back."""
+    """Delete a batch that has ended, with its clips and rows. This cannot be undone."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.reading() as session:

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a submission would make and what it needs, then its first jobs."""
+"""`--dry-run`: shows what a submission would make and need, and its first jobs."""
 
 from cli import output
 from cli import times as times_of

@@ -27,11 +27,13 @@ def events(
     of: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a batch (or its start, or 'latest'), job or session.")
     ],
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch or job has ended.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a line.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for new events until the batch or job has ended.")
+    ] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per line.")] = False,
     json: Json = False,
 ) -> int:
-    """What happened to a batch, job or session, in the order of time: events, and attempts as they ended."""
+    """Show the history of a batch, job or session: its events, and its attempts as they ended."""
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
     settings = settings_of(ctx)
@@ -52,7 +54,7 @@ def events(
 
 
 def _follow(feed: Feed, jsonl: bool, patience: Patience) -> int:
-    with Interrupt("no longer following; the work goes on") as interrupt:
+    with Interrupt("no longer following; the work continues") as interrupt:
         while True:
             news = patience.insist(feed.poll, interrupt.wait)
             if news is None:

@@ -1,4 +1,4 @@
-"""Following batches until they end: a live display on a terminal, plain lines elsewhere."""
+"""Follows batches until they end, with a live display on a terminal and plain lines elsewhere."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The forecast of a batch, in words: for `status`, `submit` and `watch`."""
+"""Puts a batch's forecast into words, for `status`, `submit` and `watch`."""
 
 import time
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def sentences(batch: BatchView, outlook: OutlookView, waits: Sequence[WaitView] 
 def _mend(halt: str, batch: BatchView) -> str:
     if halt == Halt.BUDGET:
         return f"`vgen budget {batch.id} --max-gpu-hours N` or `--max-cost N` raises it"
-    return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` lets it go on"
+    return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` resumes it"
 
 
 def _deadline(deadline_at: str, outlook: OutlookView) -> str:

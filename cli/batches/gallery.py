@@ -1,4 +1,4 @@
-"""`vgen gallery BATCH`: a batch as a wall of clips in a folder or an S3 prefix, and as a contact sheet."""
+"""`vgen gallery BATCH`: writes a batch as a wall of clips (to a folder or an S3 prefix) or as a contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +31,12 @@ def gallery(
         typer.Option("-o", "--out", metavar="FOLDER", help="A folder, or s3://bucket/prefix; default: gallery-BATCH."),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", metavar="FILE", help="Instead, a picture: posters and prompts, as PNG.")
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Write a contact sheet of posters and prompts instead, as PNG."),
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
 ) -> int:
-    """Write a batch's clips as pages that need no server: to look at, to send, to put on a web server."""
+    """Write a batch's clips as HTML pages that need no server."""
     if sheet is not None and out is not None:
         raise InputError([Problem("give --out for pages or --sheet for a picture, not both", field="--sheet")])
     states = states_of(state or [])
@@ -57,7 +58,7 @@ def _write_pages(database: Database, settings: Settings, view: BatchView, out: s
     media = copied(make_storage(settings), target, before)
     written = write(target, view, clips_of(database, view.id, states), media, before)
     if written.missing:
-        output.notice(f"{written.missing} clips are not in the store any more, or it is away: their cards say so")
+        output.notice(f"clips that the store does not have, or cannot give now: {written.missing}; their cards say so")
     where = target.root / "index.html" if isinstance(target, FolderStorage) else f"{out.rstrip('/')}/index.html"
     output.line(f"{written.clips} clips: {where}")
 

@@ -1,4 +1,4 @@
-"""`vgen budget`: what a batch may use, and by when it should be done."""
+"""`vgen budget`: shows and changes a batch's budget and deadline."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -26,11 +26,11 @@ def budget(
         str | None, typer.Option("--max-cost", metavar="COST", help="The new limit, or 'none'.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option("--by", metavar="TIME", help="The new deadline as at submit, or 'none'.")
+        str | None, typer.Option("--by", metavar="TIME", help="The new deadline, as for submit, or 'none'.")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Change a batch's budget or deadline; without options, show what was used."""
+    """Change a batch's budget or deadline; without options, show them and what was used."""
     settings = settings_of(ctx)
     given = {
         name: text

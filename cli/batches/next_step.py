@@ -1,4 +1,4 @@
-"""The command that comes next for a batch, as its rows and this command line say it."""
+"""Chooses the next command to suggest for a batch, with the options of this command line."""
 
 import shlex
 

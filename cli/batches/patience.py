@@ -1,4 +1,4 @@
-"""Watchers outlive a service that is away: they say so, go on reading, and after minutes give up in words."""
+"""Keeps watchers alive while a service is unreachable: they say so, retry, and give up after some minutes."""
 
 from __future__ import annotations
 
@@ -60,4 +60,4 @@ class Patience:
 def goes_on(batch_ids: list[str]) -> str:
     """Return the advice of a watcher of these batches."""
     names = ", ".join(batch_ids)
-    return f"Batch {names} goes on without this command: `vgen watch {batch_ids[0]}` follows it again"
+    return f"Batch {names} continues without this command: `vgen watch {batch_ids[0]}` follows it again"

@@ -1,4 +1,4 @@
-"""Reading what is to be made under the command line's options: a prompt file, standard input, or one prompt."""
+"""Reads what is to be made, with the command line's options: a prompt file, standard input, or one prompt."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def _require_file(source: str) -> None:
     """Raises InputError: one word that names nothing may be meant as a prompt."""
     if not os.path.lexists(source) and not Path(source).suffix and os.sep not in source:
         command = f"echo {shlex.quote(source)} | vgen run -"
-        message = f"there is no such file; a prompt of one word comes by standard input: {command}"
+        message = f"this file does not exist; to submit a prompt of one word, use standard input: {command}"
         raise InputError([Problem(message, source)])
 
 

@@ -1,4 +1,4 @@
-"""Reasons in words: why jobs wait, for how long, and what mends it."""
+"""Puts reasons into words: why jobs wait, for how long, and which command helps."""
 
 from collections.abc import Sequence
 

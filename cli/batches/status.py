@@ -1,4 +1,4 @@
-"""`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
+"""`vgen status`, `vgen list` and `vgen show`: the progress of batches and jobs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from service.waiting import job_views, with_reasons
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
-    """Where a batch stands: jobs by state, what runs, what failed."""
+    """Show a batch's progress: jobs by state, what runs, what failed."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = status_view(database, settings, batch)
@@ -58,7 +58,7 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
             [(job.id, job.line, job.state, job.error_code, job.error) for job in view.failed],
         )
     if view.batch.counts[JobState.FAILED]:
-        output.line(f"after the cause is mended: `vgen retry {view.batch.id}`")
+        output.line(f"after you have removed the cause: `vgen retry {view.batch.id}`")
     return 0
 
 
@@ -67,7 +67,7 @@ def show_scores(view: StatusView) -> None:
     clips = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
     more = sum((roll - 1) * jobs for roll, jobs in view.rolls.items())
     if clips:
-        output.line(f"the gate turned down {clips} clips, for which {more} more rolls were begun")
+        output.line(f"the gate rejected {clips} clips, for which {more} more rolls were started")
     if view.scores:
         output.table(
             ("metric", "scored", "not scored", "mean", "failed"),
@@ -117,7 +117,7 @@ def list_(
     owner: Annotated[
         str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's batches.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most to show.")] = 50,
     json: Json = False,
 ) -> int:
     """List batches, newest first; or the jobs of one."""
@@ -224,7 +224,7 @@ def show(
     ],
     json: Json = False,
 ) -> int:
-    """All that is known of a job: specification, steps, attempts, files, events."""
+    """Show everything about a job: specification, steps, attempts, files, events."""
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
         target = lookup.target_named(session, job)

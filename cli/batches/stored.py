@@ -1,4 +1,4 @@
-"""Saying what was stored, and the command that comes next; or waiting for it."""
+"""Reports what was stored and the next command, or waits for the batch."""
 
 from cli import output
 from cli.batches import next_step, waiting

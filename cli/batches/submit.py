@@ -1,4 +1,4 @@
-"""`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
+"""`vgen submit` and `vgen run`: store a prompt file as a batch; `run` also makes its clips in solo mode."""
 
 from typing import Annotated
 
@@ -18,8 +18,8 @@ from service.forecast import of_batch
 from service.views.batches import BatchView
 from service.views.submissions import SubmittedView
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made and what it needs; store nothing.")]
-All = Annotated[bool, typer.Option("--all", help="With --dry-run: every job, not the first ones.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
+All = Annotated[bool, typer.Option("--all", help="With --dry-run: show every job, not only the first ones.")]
 
 
 @takes(fields=FieldOptions, choices=BatchChoices)
@@ -63,13 +63,14 @@ def run(
         str | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A prompt file; - for standard input; or one prompt, quoted. Without it, what waits is worked off.",
+            help="A prompt file; - for standard input; or one prompt, "
+            "quoted. Without it, only the jobs that wait are processed.",
         ),
     ] = None,
     plan_only: DryRun = False,
     all_jobs: All = False,
 ) -> int:
-    """Solo mode: store FILE, then work off all that waits; so it also resumes."""
+    """Make the clips of FILE on this machine, and of everything else that waits."""
     settings = settings_of(ctx)
     if not settings.solo:
         raise InputError(
@@ -126,7 +127,7 @@ def plan(
     all_jobs: All = False,
     json: Json = False,
 ) -> int:
-    """Show what a file would make, and what it would take: GPU hours, cost, bytes, when it would be done."""
+    """Show the jobs of a file, and estimate GPU hours, cost, bytes and finish time; store nothing."""
     settings = settings_of(ctx)
     prepared = prompt_file.prepare(file, fields, choices, settings)
     return dry_run.show(prepared, settings, all_jobs=all_jobs, json=json)

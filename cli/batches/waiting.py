@@ -1,4 +1,4 @@
-"""`--wait`: in a cluster batches are watched until they end; in solo mode this process works them off."""
+"""`--wait`: a cluster's batches are watched until they end; in solo mode this process makes their clips."""
 
 from collections.abc import Sequence
 

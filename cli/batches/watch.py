@@ -1,4 +1,4 @@
-"""`vgen watch`: follow a batch until it ends."""
+"""`vgen watch`: follows a batch until it ends."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from service.exit_codes import ExitCode
 
 
 def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
-    """Follow a batch until it ends, and end with its exit code."""
+    """Follow a batch until it ends, and exit with its exit code."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.reading() as session:
@@ -29,7 +29,7 @@ def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fals
 def until_finished(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
     """Show the batches until each has ended or only a person can move it; then their tables, and the worst code."""
     patience = None if database.is_sqlite else Patience(goes_on(list(batch_ids)))
-    with Interrupt("no longer watching; the batch goes on") as interrupt:
+    with Interrupt("no longer watching; the batch continues") as interrupt:
         with display() as screen:
             news = forecast.News(database, settings)
             last = follow(

@@ -1,4 +1,4 @@
-"""The solo line at work: hold the home's lock and work, or follow the process that holds it and take over."""
+"""Works in solo mode: holds the home's lock and works, or follows the process that holds it and takes over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STUCK_S = 10.0
 """The seconds with nothing running after which it is checked whether anything here can run what waits."""
 
 
-_FOLLOWING = "no longer following; the other vgen goes on with the work"
+_FOLLOWING = "no longer following; the other vgen process continues the work"
 _WORKING = "stopping: what runs is given back; again to stop at once"
 
 
@@ -55,7 +55,7 @@ def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, j
         if interrupt.stopped and interrupt.message == _FOLLOWING:
             return ExitCode.INTERRUPTED
         if interrupt.stopped:
-            output.notice("stopped; `vgen run` goes on where it was")
+            output.notice("stopped; `vgen run` resumes the work")
             return ExitCode.INTERRUPTED
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
@@ -100,7 +100,7 @@ def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock
     with display() as screen:
         follow(followed.poll, screen, until=ended, wait=interrupt.wait)
     if locked:
-        output.notice("the other one has gone: working on from here")
+        output.notice("the other process has ended: this one continues the work")
     return locked
 
 

@@ -1,4 +1,4 @@
-"""`vgen eval calibrate`: margins from runs of a model that did not change."""
+"""`vgen eval calibrate`: proposes margins from runs of an unchanged model."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from pipeline.errors import InputError
 from pipeline.scoring import gate, registry
 from pipeline.scoring.compare import Run, run_of
 from pipeline.scoring.compare.calibration import PASSES, Proposal, propose
+from pipeline.scoring.compare.facts import as_text, changes, facts_of_both, is_of_clips
 from pipeline.scoring.compare.report import number
 from pipeline.scoring.metric import Metric
 from pipeline.settings import Settings
@@ -38,9 +39,10 @@ def calibrate(
         typer.Argument(metavar="[RUN]...", help="Score files or ids of runs of one model; default: its past nights."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Of past nights; default: the setting nightly.preset.")
+        str | None,
+        typer.Option("--preset", help="Preset of the past nights; default: the setting nightly.preset, else any."),
     ] = None,
-    nights: Annotated[int, typer.Option("--nights", min=2, help="So many past nights at most.")] = 10,
+    nights: Annotated[int, typer.Option("--nights", min=2, help="The most past nights to use.")] = 10,
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all but checks.")
     ] = None,
@@ -48,10 +50,14 @@ def calibrate(
 ) -> int:
     """Propose margins from runs of an unchanged model: past nights, or the same suite with other seeds.
 
-    Says how often an unchanged night would pass and would alarm, and which loss is found. Ends with 3 without a margin.
+    Past nights are the last ones with the same suite and options. Refuses runs of a changed model or other options.
+
+    Also estimates how often an unchanged night passes or alarms, and which loss is detected. Exits with 3 if there is
+    no margin.
     """
     settings = settings_of(ctx)
     runs = [read_run(source, settings) for source in sources] if sources else _past_nights(settings, preset, nights)
+    runs = _unchanged(runs, given=bool(sources))
     proposals = propose(runs, _chosen(metrics, runs))
     options = [proposal.option for proposal in proposals if proposal.option is not None]
     if json:
@@ -69,19 +75,35 @@ def calibrate(
 
 
 def _past_nights(settings: Settings, preset: str | None, most: int) -> list[Run]:
-    """Raises InputError: fewer than two nights were made."""
-    plan = nightly.Plan.of_settings(settings)
-    if preset is not None:
-        plan = nightly.with_options(plan, fields={"preset": preset})
+    """Raises InputError: no two nights are alike."""
     with open_database(settings) as database:
-        nights = nightly.past_nights(database, settings, plan, most)
-    if len(nights) < 2:
-        count = "no night" if not nights else "one night"
-        raise InputError(
-            f"there is {count} of this suite, preset and metrics yet, and two are needed. Or give two runs of a suite "
-            "with other seeds: `vgen eval suite --own --preset NAME --seeds 1-2`, then `--seeds 3-4`"
-        )
+        nights = nightly.past_nights(database, preset or settings.nightly.preset, most)
     return [run_of(records, run_id) for run_id, records in nights]
+
+
+def _unchanged(runs: list[Run], *, given: bool) -> list[Run]:
+    """The runs whose clips were made as the last run's were; others are named and left out, or refused where given.
+
+    Raises:
+        InputError: given runs are of another model, preset or options, or fewer than two runs are left.
+    """
+    last, alike, refused = runs[-1], [], []
+    for run in runs[:-1]:
+        differences = changes(*facts_of_both(run, last))
+        if of_clips := [as_text(change) for change in differences if is_of_clips(change)]:
+            refused.append(f"{run.name} and {last.name} differ in {', '.join(of_clips)}")
+            continue
+        alike.append(run)
+        if other := [as_text(change) for change in differences if not change.name.startswith("scorer.")]:
+            output.notice(f"{run.name} and {last.name} differ in {', '.join(other)}: the margins allow for that too")
+    if refused and (given or not alike):
+        raise InputError(
+            f"margins need runs of a model and options that did not change: {'; '.join(refused)}. Leave out the runs "
+            "from before the change"
+        )
+    for difference in refused:
+        output.notice(f"left out: {difference}")
+    return [*alike, last]
 
 
 def _chosen(metrics: str | None, runs: list[Run]) -> list[Metric]:

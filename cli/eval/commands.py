@@ -89,25 +89,29 @@ def run(
         typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos; or a batch's id."),
     ] = None,
     more: Annotated[
-        list[str] | None, typer.Option("--videos", metavar="VIDEO", help="The same, as an option; repeatable.")
+        list[str] | None,
+        typer.Option("--videos", metavar="VIDEO", help="A file, glob or folder of videos; repeatable."),
     ] = None,
     metrics: Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")] = "checks",
     reference: Annotated[
-        Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
+        Path | None,
+        typer.Option("--reference", help="Reference video, or a folder of reference videos with the same file names."),
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="The picture that the videos were made from, or a folder with one by each name."),
+        typer.Option("--image", help="Input image of the videos, or a folder with an image of the same name for each."),
     ] = None,
     text_prompt: Annotated[
-        list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
+        list[str] | None, typer.Option("--text-prompt", help="Prompt of all videos, or one for each, in order.")
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="JSON object {video: prompt}; default: their manifest.jsonl."),
+        typer.Option(
+            "--prompts", metavar="FILE", help="JSON object {video: prompt}; default: the folder's manifest.jsonl."
+        ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}: clips of a suite.")
+        Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}, for clips of a suite.")
     ] = None,
     suite: Annotated[
         Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
@@ -117,28 +121,39 @@ def run(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="cpu, cuda, …, or several of a kind: cuda:0,cuda:1; default: the setting eval.device."
+            "--device", help="cpu, cuda, …, or several of one kind: cuda:0,cuda:1; default: the setting eval.device."
         ),
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option("--precision", help="Of matrix products; half is faster. Default: the setting eval.precision."),
+        typer.Option(
+            "--precision", help="Precision of matrix products; 16 bits are faster. Default: the setting eval.precision."
+        ),
     ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
+        bool, typer.Option("--here", help="Score a batch in this process instead of on the cluster's workers.")
     ] = False,
     write: Annotated[
-        Path | None, typer.Option("--output", help="Write the scores there, as a JSON list; what it has is kept.")
+        Path | None,
+        typer.Option(
+            "--output", help="Write the scores to this file, as a JSON list; scores that it already has are kept."
+        ),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Score videos, or a batch's clips (as rows too). Ends with 3 when one is unreadable, or a check or model fails."""
+    """Score videos, or the clips of a batch. Exits with 3 if a video is unreadable, or a check or model fails."""
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     of_batch = batch.names_batch([*(videos or []), *(more or [])])
     if of_batch and (reference or image or text_prompt or prompts or manifest or expected != ExpectedOptions()):
-        raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
+        raise InputError(
+            [
+                Problem(
+                    "cannot be combined with a batch, whose rows have these values: give --metrics only", field="VIDEO"
+                )
+            ]
+        )
     if of_batch and not (settings.solo or here or weights or device or precision):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
     extras.require(extras.EVAL, purpose="what `vgen eval run` scores with")
@@ -167,8 +182,9 @@ def run(
             [Problem("a batch is scored on one device here, or on its cluster's workers", field="--device")]
         )
     earlier = {} if of_batch else resume.earlier_records(write)
+    of_rows = batch.BatchRun(settings, (videos or more or [""])[0], names, selection, devices[0])
     results = (
-        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, devices[0])
+        iter(of_rows)
         if of_batch
         else resume.score(clips, selection.metrics, devices, settings.eval.clip_bytes, earlier)
     )
@@ -189,17 +205,21 @@ def run(
             write_scores(write, [*records, *earlier.values()])
     if json:
         _print_json(records, selection.left_out)
-    return _exit_code(scores)
+    code = _exit_code(scores)
+    if not of_batch and (lacking := sorted(selection.without_weights(names))):
+        output.notice(f"incomplete: of a group that was asked for every metric lacks its weights: {', '.join(lacking)}")
+        return ExitCode.INCOMPLETE
+    return ExitCode.INCOMPLETE if any(of_rows.summary.values()) else code
 
 
 @app.command("aggregate")
 def aggregate(
     ctx: typer.Context,
     files: Files,
-    long: Annotated[bool, typer.Option("--long", help="Pool the scores of VBench-Long (vbench_long.…).")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Aggregate the scores of VBench-Long (vbench_long.…).")] = False,
     json: Json = False,
 ) -> int:
-    """Pool score files into VBench's dimensions, quality, semantic and total."""
+    """Aggregate score files to VBench's dimensions, quality, semantic and total score."""
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
     scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)

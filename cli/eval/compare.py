@@ -1,5 +1,7 @@
-"""`vgen eval compare`: whether a run is worse than another."""
+"""`vgen eval compare`: says whether a run is worse than another."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json
 from pipeline import extras
 from pipeline.errors import InputError, Problem
+from pipeline.files.drafts import draft_of
 from pipeline.scoring import Models, registry
 from pipeline.scoring import compare as comparing
 from pipeline.scoring.compare import MEANING
@@ -33,9 +36,11 @@ MARGIN_HELP = (
 def compare(
     ctx: typer.Context,
     baseline: Annotated[
-        str, typer.Argument(metavar="BASELINE", help="The run to be measured by: a score file, a run's id, or latest.")
+        str, typer.Argument(metavar="BASELINE", help="The baseline run: a score file, a run's id, or latest.")
     ],
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The run in question, by the same.")],
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="The run to judge: a score file, a run's id, or latest.")
+    ],
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
@@ -44,25 +49,31 @@ def compare(
     repeat: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
+            "--repeat",
+            metavar="BASELINE CANDIDATE",
+            help="The same two runs with other seeds; only a loss that both pairs show raises an alarm.",
         ),
     ] = None,
     history: Annotated[
-        list[str] | None, typer.Option("--history", metavar="RUN", help="Earlier runs to draw, oldest first.")
+        list[str] | None,
+        typer.Option("--history", metavar="RUN", help="Earlier runs for the charts, oldest first; repeatable."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown.")
+    ] = None,
     weights: WeightsOption = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3.
+    """Compare two runs of a suite, prompt by prompt. Exits with 0 if the state is ok or identical, else with 3.
 
     How alike the clips are (--metrics common, --margin "common.ssim>=0.98") is computed now, from both runs' files.
     """
     settings = settings_of(ctx)
+    _check_writable({"--html": html, "--markdown": markdown})
     margins = comparing.read_margins(margin or [], "--margin")
     before, after = read_run(baseline, settings), read_run(candidate, settings)
     if before.name == after.name and not Path(before.name).exists():
@@ -89,15 +100,28 @@ def compare(
     report = reports.Report(
         compared, [read_run(source, settings) for source in history or []], runs=(before, after), strips=pictures
     )
-    if html is not None:
-        html.write_text(page_of(report), "utf-8")
-    if markdown is not None:
-        markdown.write_text(reports.markdown(report), "utf-8")
+    for file, text in ((html, page_of), (markdown, reports.markdown)):
+        if file is not None:
+            with draft_of(file) as draft:
+                draft.write_text(text(report), "utf-8")
     if json:
         output.as_json(views.EvalCompareView.model_validate(reports.as_json(report)))
     else:
         _show(report)
     return ExitCode.DONE if compared.state in comparing.PASSED else ExitCode.INCOMPLETE
+
+
+def _check_writable(files: Mapping[str, Path | None]) -> None:
+    """Raises InputError for files that cannot be written: comparing clips takes minutes, and this takes none."""
+    problems = [
+        Problem(f"{file} is a folder: name a file in it", field=option)
+        if file.is_dir()
+        else Problem(f"{file} cannot be written: its folder does not exist or is not writable", field=option)
+        for option, file in files.items()
+        if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK | os.X_OK))
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> list[Metric]:

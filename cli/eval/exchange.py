@@ -1,4 +1,4 @@
-"""`vgen eval export` and `import`: dimensions that VBench's own code scores."""
+"""`vgen eval export` and `import`: exchange clips and scores with VBench's own code."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,11 +27,12 @@ def export(
         Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
     ] = None,
     dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="Repeatable; default: those that vgen does not score.")
+        list[str] | None,
+        typer.Option("--dimension", help="A dimension; repeatable. Default: those that vgen does not score."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Lay clips out under the names that VBench's own code reads."""
+    """Export clips under the file names that VBench's own code reads."""
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
@@ -39,7 +40,7 @@ def export(
     parsed = read_suite(find_suite(suite))
     done = exchange.export(exchange.read_manifest(manifest, parsed), parsed, dimension or EXTERNAL, to)
     if not done:
-        raise InputError([Problem("none of its clips belongs to these dimensions", file=str(manifest))])
+        raise InputError([Problem("no clip of the manifest is for one of these dimensions", file=str(manifest))])
     counts = dict(Counter(item.dimension for item in done))
     if json:
         output.as_json(views.EvalExportView(folder=str(to), files=counts))
@@ -54,10 +55,10 @@ def import_(
     ctx: typer.Context,
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="VBench's *_eval_results.json files.")],
     exported: Annotated[Path, typer.Option("--export", metavar="DIR", help="The folder that `export` made.")],
-    scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to put them into, or to make.")],
+    scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to add them to, or to create.")],
     json: Json = False,
 ) -> int:
-    """Put the results of VBench's own code into a score file. They replace what it has of the same."""
+    """Import the results of VBench's own code into a score file. They replace its scores of the same clips."""
     settings_of(ctx)
     official = exchange.merged_results(results, exchange.read_export(exported))
     read = official.scores

@@ -27,10 +27,11 @@ class ExpectedOptions:
     """The expected properties of the clips, for the checks."""
 
     fps: Annotated[
-        float | None, typer.Option("--fps", help="Frames a second they should have; taken where a file says none.")
+        float | None,
+        typer.Option("--fps", help="Expected frame rate of the videos; also the rate of files that do not say theirs."),
     ] = None
-    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Frames they should have.")] = None
-    size: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Pixels they should have.")] = None
+    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Expected number of frames.")] = None
+    size: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Expected size in pixels.")] = None
 
     def expected(self) -> Expected:
         """Checked values. Raises InputError."""
@@ -64,7 +65,7 @@ def clips_of(
     """
     if manifest is not None:
         if videos or prompts or prompts_file is not None or reference is not None or image is not None:
-            message = "goes with neither videos, --reference, --image, --text-prompt nor --prompts: its suite says all"
+            message = "cannot be combined with videos, --reference, --image, --text-prompt or --prompts"
             raise InputError([Problem(message, field="--manifest")])
         return _of_suite(manifest, suite, expected)
     if prompts and prompts_file is not None:
@@ -90,15 +91,15 @@ def clips_of(
 
 
 def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
-    """The picture that each video was made from: one for all, or of a folder that whose name is the video's.
+    """The picture that each video was made from: one for all, or the one in a folder that has the video's name.
 
     Raises:
-        InputError: there is no such picture; each video whose picture is missing, or could be several.
+        InputError: the picture does not exist, or a video has none or several in the folder.
     """
     if image is None or image.is_file():
         return [image] * len(videos)
     if not image.is_dir():
-        raise InputError([Problem(f"{image} is not there", field="--image")])
+        raise InputError([Problem(f"{image} does not exist", field="--image")])
     by_stem: dict[str, list[Path]] = {}
     for file in sorted(image.iterdir()):
         if file.suffix.lower() in PICTURES:
@@ -118,7 +119,7 @@ def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
 
 
 def _facts_of(videos: Sequence[Path]) -> list[own_videos.Facts]:
-    """What the manifests in the videos' folders say of each; one that cannot be read is named, and passed over."""
+    """The facts of each video from the manifest in its folder. A manifest that cannot be read is named and ignored."""
     by_folder: dict[Path, dict[str, own_videos.Facts]] = {}
     for folder in dict.fromkeys(video.parent for video in videos):
         try:
@@ -151,7 +152,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
             matches, wrong = [path], ""
         else:
             matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
-            wrong = f"{pattern}: no such file or folder, and no file matches it"
+            wrong = f"{pattern}: the file or folder does not exist, and no file matches the pattern"
         if not matches:
             problems.append(Problem(wrong, field="VIDEO"))
         for match in matches:

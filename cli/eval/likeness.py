@@ -1,4 +1,4 @@
-"""The clips of two runs, side by side: how alike they are, and pictures of where they differ."""
+"""Compares the clips of two runs, and makes pictures of where they differ."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class ClipFiles:
             try:
                 make_storage(self._settings).download(video, target)
             except VgenError:
-                raise NotFoundError(f"{video}: there is no such file, and the store has none of that key") from None
+                raise NotFoundError(f"{video}: neither a file nor an object of the store has this name") from None
             self._fetched[video] = target
         return self._fetched[video]
 

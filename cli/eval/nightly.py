@@ -1,4 +1,4 @@
-"""`vgen eval nightly`: the nightly evaluation, now. `vgen eval accept`: a night becomes the baseline."""
+"""`vgen eval nightly` runs the nightly evaluation at once; `vgen eval accept` makes a night the baseline."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.eval.compare import MARGIN_HELP
-from cli.eval.suite import run_view, work_off
+from cli.eval.suite import run_view, score_table, work_off
 from cli.options import FieldOptions, Json, takes
 from db.evals import runs
 from db.session import Database
@@ -16,6 +16,7 @@ from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
+from pipeline.states import EvalState
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode
@@ -29,19 +30,29 @@ def nightly(
     ctx: typer.Context,
     fields: FieldOptions,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's eighty prompts.")
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A suite; default: the setting nightly.suite, else vgen's own of eighty prompts."
+        ),
     ] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", help="Metrics and groups, separated by commas; default: the setting nightly.metrics."
+        ),
+    ] = None,
     margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
+        str | None,
+        typer.Option("--baseline", metavar="RUN", help="Compare with this run instead of the nights that passed."),
     ] = None,
     repeat_seeds: Annotated[
-        str | None, typer.Option("--repeat-seeds", help="Repeat a regression with these before it alarms.")
+        str | None,
+        typer.Option("--repeat-seeds", help="Seeds with which a regression is repeated before it raises an alarm."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Make and score the nightly suite, and compare it with the nights that passed. Ends with 3 unless it passes."""
+    """Make and score the nightly suite, and compare it with the nights that passed. Exits with 3 unless it passes."""
     settings = settings_of(ctx)
     overrides = fields.overrides()
     if "labels" in overrides:
@@ -58,7 +69,7 @@ def nightly(
     with open_database(settings, upgrade=True) as database:
         run_id, batch_id = work.submit(database, settings, plan)
         if not work.has_baseline(database, run_id):
-            for sentence in work.before_the_night(plan):
+            for sentence in [*work.other_options(database, run_id), *work.before_the_night(plan)]:
                 output.notice(sentence)
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
@@ -122,8 +133,8 @@ def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: s
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
-        unfinished, _ = runs.clips_left(session, batch_id)
-    if not unfinished:
+        state = runs.get_run(session, run_id).state
+    if state is not EvalState.OPEN:
         return None
     output.notice(f"run {run_id} is still open: the same command goes on with it")
     return code or ExitCode.INCOMPLETE
@@ -141,9 +152,11 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         [("run", view.id), ("batch", view.batch_id), ("clips", view.expected)]
         + [("compared with", verdict["baseline"])]
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
+        + [("changed", "; ".join(verdict.get("changed", ())) or None)]
         + [("slower", "; ".join(verdict["slower"]) or None)]
         + [("accepted by", verdict.get(runs.ACCEPTED, {}).get("by"))]
         + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]
     )
+    output.table(*score_table(view))
     for key in verdict["reports"].values():
         output.line(storage.url(key, expires_s=_LINK_S))

@@ -1,4 +1,4 @@
-"""What belongs to videos that are no suite's: prompts from a file, and the manifest of `vgen results --download`."""
+"""Prompts and seeds of a user's own videos: from a prompts file, or a manifest of `vgen results --download`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one video beside its file."""
+    """The prompt, seed and labels of one video."""
 
     prompt: str | None = None
     seed: int | None = None
@@ -24,7 +24,7 @@ class Facts:
 
     @property
     def clip_fields(self) -> dict[str, Any]:
-        """The fields of a ``ClipToScore`` that follow: of a suite's clip its entry's dimensions and their facts too."""
+        """The fields of a ``ClipToScore``; for a suite's clip also its entry, dimensions and auxiliary facts."""
         entry = entry_of(self.labels)
         fields: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed}
         if entry is None:
@@ -35,17 +35,18 @@ class Facts:
 def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
     """The prompt of each video, from a JSON object ``{video: prompt}``, the form of VBench's own.
 
-    A video is named by its path, relative to the file's folder or the current one, or by its name alone where no other
-    video has it.
+    A video is named by its path, relative to the file's folder or the current folder, or by its file name if no other
+    video has the same file name.
 
     Raises:
-        InputError: it is no such file; every video that it does not name; a name that could be of two videos.
+        InputError: the file is not a JSON object of this form, does not name a video, or uses a file name that two
+            videos have.
     """
     content = read_json(path, what="the file of prompts", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(content, dict) or not content:
-        raise InputError([Problem("it is not an object {video: prompt}", file=str(path))])
+        raise InputError([Problem("the content is not a JSON object {video: prompt}", file=str(path))])
     problems = [
-        Problem(f"{prompt!r:.80} is not a prompt: a text that is not empty", file=str(path), field=name[:100])
+        Problem(f"{prompt!r:.80} is not a valid prompt: use a text that is not empty", file=str(path), field=name[:100])
         for name, prompt in content.items()
         if not isinstance(prompt, str) or not prompt.strip()
     ]
@@ -58,10 +59,10 @@ def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
             name = video.name
             if names.count(name) > 1:
                 problems.append(
-                    Problem(f"{name!r} could be of {names.count(name)} videos: give their paths", file=str(path))
+                    Problem(f"{name!r} is the file name of {names.count(name)} videos: use their paths", file=str(path))
                 )
         if name is None:
-            problems.append(Problem(f"it names no {video}", file=str(path)))
+            problems.append(Problem(f"the file of prompts does not name {video}", file=str(path)))
         else:
             prompts.append(content[name])
     if problems:
@@ -70,10 +71,10 @@ def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Facts]:
-    """Facts by file name from the folder's ``manifest.jsonl``; none where there is none.
+    """Facts by file name from the folder's ``manifest.jsonl``; empty if the folder has no manifest.
 
     Raises:
-        InputError: it is no manifest of `vgen results --download`.
+        InputError: the file is not a manifest that `vgen results --download` wrote.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -93,7 +94,7 @@ def read_manifest(folder: Path) -> dict[str, Facts]:
             raise InputError([Problem(f"the line is not JSON: {error.message}", str(path), number)]) from None
         name, job = (entry.get("file"), entry.get("job")) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(job, dict) or not isinstance(job.get("prompt"), str):
-            rule = "it has no file and job with a prompt, as `vgen results --download` writes them"
+            rule = "the line has no file and job with a prompt, as `vgen results --download` writes them"
             raise InputError([Problem(rule, str(path), number)])
         seed, labels = job.get("seed"), job.get("labels")
         texts = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}

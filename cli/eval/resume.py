@@ -1,4 +1,4 @@
-"""`vgen eval run --output FILE` goes on where it was interrupted: what FILE has of a clip is not computed again."""
+"""`vgen eval run --output FILE` continues after an interruption: scores that FILE has are not computed again."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ class _Kept:
 
 
 def earlier_records(file: Path | None) -> dict[str, Record]:
-    """The records of a score file by their video; none where there is no file.
+    """The records of a score file by their video; empty if the file does not exist.
 
     Raises:
-        InputError: it is there and is not a score file.
+        InputError: the file exists and is not a score file.
     """
     if file is None or not file.exists():
         return {}
@@ -53,7 +53,9 @@ def score(
         if str(clip.video) in earlier
     }
     if count := sum(len(one.metrics) for one in kept.values()):
-        output.notice(f"{count} scores of {sum(bool(one.metrics) for one in kept.values())} clips are there already")
+        output.notice(
+            f"{count} scores of {sum(bool(one.metrics) for one in kept.values())} clips are kept from the score file"
+        )
     known = [replace(clip, known=kept[clip.video].metrics if clip.video in kept else frozenset()) for clip in clips]
     is_pending = [any(is_asked(metric, clip) for metric in metrics) for clip in known]
     pending = list(itertools.compress(known, is_pending))

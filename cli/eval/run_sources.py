@@ -1,4 +1,4 @@
-"""Runs as `vgen eval compare` is given them: a score file, an evaluation run's id, or ``latest``."""
+"""Reads the runs that `vgen eval compare` is given: a score file, an evaluation run's id, or ``latest``."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from pipeline.scoring.score_file import read_scores
 from pipeline.settings import Settings
 from pipeline.states import EvalState
 from pipeline.wiring import make_storage
-from tasks.upkeep.nightly import rescoring
 
 LATEST = "latest"
 _RUN_ID = re.compile(r"e[0-9a-hjkmnp-tv-z]{13}")
@@ -42,7 +41,7 @@ def _of_rows(source: str, settings: Settings) -> Run:
     with open_database(settings) as database, database.reading() as session:
         if source == LATEST:
             # A run that scored an earlier night again is about that night's clips, which are not the latest ones.
-            newest = next((run for run in runs.runs(session) if run.kind != rescoring.KIND), None)
+            newest = next((run for run in runs.runs(session) if run.kind != runs.RESCORE), None)
             if newest is None:
                 raise NotFoundError(
                     "there is no evaluation run yet: `vgen eval run BATCH` or `vgen eval suite` make one"

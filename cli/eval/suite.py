@@ -1,4 +1,4 @@
-"""`vgen eval suite`, `runs` and `scores`: a suite becomes a batch that is scored as its clips are made."""
+"""`vgen eval suite`, `runs` and `scores`: submit a suite as a batch that is scored as its clips are made."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ from service.views.base import when, when_if_set
 
 SEEDS = "1-5"
 """VBench's five clips a prompt."""
-Own = Annotated[bool, typer.Option("--own", help="The suite of eighty prompts that vgen brings along.")]
+Own = Annotated[bool, typer.Option("--own", help="Use vgen's own suite of eighty prompts.")]
 Metrics = Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")]
 Dimensions = Annotated[
     list[str] | None, typer.Option("--dimension", help="Only entries of this VBench dimension; repeatable.")
@@ -49,20 +49,22 @@ def suite(
     fields: FieldOptions,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="In the form of VBench_full_info.json; default: VBench's own."),
+        typer.Argument(metavar="[FILE]", help="A suite in the format of VBench_full_info.json; default: VBench's own."),
     ] = None,
     own: Own = False,
     dimension: Dimensions = None,
     metrics: Metrics = "vbench",
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Make the clips anew even if the same was submitted.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until all is scored; in solo mode: make and score it.")
+    again: Annotated[
+        bool, typer.Option("--again", help="Make the clips again even if the same suite was submitted before.")
     ] = False,
-    write: Annotated[Path | None, typer.Option("--output", help="With --wait: write the scores there.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all clips are scored; in solo mode, make and score them.")
+    ] = False,
+    write: Annotated[Path | None, typer.Option("--output", help="With --wait: write the scores to this file.")] = None,
     json: Json = False,
 ) -> int:
-    """Submit a suite as a batch that is scored as its clips are made. With --wait, ends with 3 when one is missing."""
+    """Submit a suite as a batch that is scored as its clips are made. With --wait, exit with 3 if one is missing."""
     settings = settings_of(ctx)
     parsed = read(file, own, dimension or [])
     with open_database(settings, upgrade=True) as database:
@@ -166,8 +168,7 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
         + [(f"steps of {family}", _counted(states)) for family, states in view.steps.items()]
     )
     if view.scores:
-        rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
-        output.table(("metric", "scored", "not scored", "mean", "failed"), rows)
+        output.table(*score_table(view))
     verdict = view.summary.get(evals.VERDICT, {})
     output.facts([(f"verdict: {name}", verdict.get(name)) for name in ("state", "meaning", "advice") if verdict])
     if accepted := verdict.get(evals.ACCEPTED):
@@ -177,6 +178,12 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
     if hint is not None:
         output.line(hint)
     return ExitCode.DONE
+
+
+def score_table(view: views.EvalRunStateView) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The columns and rows of a run's scores by metric."""
+    rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
+    return ("metric", "scored", "not scored", "mean", "failed"), rows
 
 
 def _counted(states: dict[str, int]) -> str:
@@ -202,7 +209,7 @@ def run_view(
 
 def runs(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most to show.")] = 20,
     json: Json = False,
 ) -> int:
     """List evaluation runs, newest first, with the verdicts of nightly ones.
@@ -218,10 +225,17 @@ def runs(
         output.as_json(views.EvalRunsView(runs=run_views))
         return ExitCode.DONE
     output.table(
-        ("run", "batch", "kind", "state", "verdict", "clips", "metrics", "started"),
+        ("run", "batch", "kind", "state", "why", "verdict", "clips", "metrics", "started"),
         [
             (
-                *(view.id, view.batch_id, view.kind, view.state, view.summary.get(evals.VERDICT, {}).get("state")),
+                *(
+                    view.id,
+                    view.batch_id,
+                    view.kind,
+                    view.state,
+                    ", ".join(evals.shortcomings(view.summary)),
+                    view.summary.get(evals.VERDICT, {}).get("state"),
+                ),
                 *(view.expected, " ".join(view.metrics), view.created_at),
             )
             for view in run_views
@@ -237,9 +251,11 @@ def runs(
 def scores(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="An evaluation run's id.")],
-    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--output", help="Write the scores to this file, as a JSON list.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Show a run's scores from rows, or write them as a score file. Ends with 3 unless the run is complete."""
+    """Show a run's scores, or write them as a score file. Exits with 3 unless the run is complete."""
     with open_database(settings_of(ctx)) as database:
         return _finish(database, run, write, json)

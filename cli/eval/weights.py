@@ -1,4 +1,4 @@
-"""`vgen eval weights`: the files of the evaluation models."""
+"""`vgen eval weights`: lists, downloads and verifies the weight files of evaluation models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 from service.exit_codes import ExitCode
 from service.views import evals as views
 
-app = typer.Typer(help="The files of the evaluation models.", no_args_is_help=True)
+app = typer.Typer(help="List, pull and check the weight files of evaluation models.", no_args_is_help=True)
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", metavar="DIR", help="Weights directory; default: VGEN_EVAL_WEIGHTS_DIR.")
 ]
@@ -33,7 +33,7 @@ def weights_of(settings: Settings, directory: Path | None) -> Weights:
 
 @app.command("list")
 def list_(ctx: typer.Context, weights: WeightsOption = None, json: Json = False) -> int:
-    """List the files: whether they are here, their size, licence and use."""
+    """List the weight files: whether they are on this machine, their size, licence and use."""
     store = weights_of(settings_of(ctx), weights)
     rows = []
     for name in WEIGHT_FILES:
@@ -45,7 +45,7 @@ def list_(ctx: typer.Context, weights: WeightsOption = None, json: Json = False)
 
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, weights: WeightsOption = None, json: Json = False) -> int:
-    """Compare the files with the official digests. Ends with 3 when one is missing or different."""
+    """Verify the weight files against the official digests. Exits with 3 if one is missing or different."""
     store = weights_of(settings_of(ctx), weights)
     checks = [store.check(name) for name in _known(names)]
     rows = [_view(item.file.name, item.status.value, item.path, item.sha256, item.problem) for item in checks]
@@ -55,14 +55,14 @@ def check(ctx: typer.Context, names: Names = None, weights: WeightsOption = None
 
 @app.command("pull")
 def pull(ctx: typer.Context, names: Names = None, weights: WeightsOption = None) -> int:
-    """Download files into the weights directory and verify them; nothing else downloads."""
+    """Download weight files, and hub folders, into the weights directory, and verify the files."""
     settings = settings_of(ctx)
     if weights is not None:
         weights.mkdir(parents=True, exist_ok=True)
     store = weights_of(settings, weights)
     for name in _known(names):
-        if names or WEIGHT_FILES[name].sha256:
-            output.line(f"{name}\t{store.pull(name)}")
+        if names or WEIGHT_FILES[name].sha256 or WEIGHT_FILES[name].is_folder:
+            output.line(f"{name}\t{store.pull(name, output.notice)}")
         else:
             output.notice(f"left out: {name}: {store.where(name)}")
     return 0

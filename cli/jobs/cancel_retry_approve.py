@@ -1,4 +1,4 @@
-"""`vgen cancel`, `retry`, `approve` and `reject`: what a person may ask of jobs."""
+"""`vgen cancel`, `retry`, `approve` and `reject`."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ Targets = Annotated[
     list[str],
     typer.Argument(
         metavar="ID...",
-        help="Jobs, or batches: all of a batch's jobs to which it applies.",
+        help="Ids of jobs or batches; for a batch, all its held jobs.",
         autocompletion=completion.targets_here,
     ),
 ]
@@ -25,7 +25,7 @@ Chosen = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[ID...]",
-        help="Jobs, or batches: those of a batch's jobs to which it applies.",
+        help="Ids of jobs or batches; for a batch, the jobs in a suitable state.",
         autocompletion=completion.targets_here,
     ),
 ]
@@ -34,14 +34,14 @@ Label = Annotated[
     typer.Option(
         "--label",
         metavar="NAME[=VALUE]",
-        help="Only jobs with this label; without a batch, those of every batch.",
+        help="Only jobs with this label; without an ID, of every batch.",
         autocompletion=completion.labels_here,
     ),
 ]
 
 
 def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Json = False) -> int:
-    """Stop jobs; a running one stops within a step. What has succeeded stays."""
+    """Cancel jobs; a running one stops within a denoising step. Finished clips are kept."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         _show(database, job_changes.cancel(database, ids or [], label=label), "cancelled", settings, json)
@@ -57,7 +57,7 @@ def retry(
     label: Label = None,
     code: Annotated[
         str | None,
-        typer.Option("--code", help="Only jobs that failed with this error; without a batch, those of every batch."),
+        typer.Option("--code", help="Only jobs that failed with this error code; without an ID, of every batch."),
     ] = None,
     wait: Wait = False,
     json: Json = False,
@@ -75,7 +75,7 @@ def retry(
 
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
-    """Let held jobs go on."""
+    """Approve held jobs, which then continue."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         _show(database, job_changes.approve(database, ids, by=settings.owner), "approved", settings, json)
@@ -83,7 +83,7 @@ def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
 
 
 def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
-    """Block held jobs."""
+    """Reject held jobs, which are then blocked."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         _show(database, job_changes.reject(database, ids, by=settings.owner), "rejected", settings, json)

@@ -1,4 +1,4 @@
-"""`vgen extend` and `vgen state`: a finished clip goes on, here or in another system."""
+"""`vgen extend` and `vgen state`: continue a finished clip, here or in another installation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,15 +25,17 @@ app = typer.Typer(help="Export or import the continuation state of a finished cl
 
 FinishedJob = Annotated[str, typer.Argument(metavar="JOB", help="A finished job.", autocompletion=completion.jobs_here)]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt of what happens next.")]
-Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="Number of segments that are added.")]
+Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="Number of segments to add.")]
 Length = Annotated[
-    str | None, typer.Option("--num-frames", metavar="COUNT", help="Frames of each; default: as before.")
+    str | None, typer.Option("--num-frames", metavar="COUNT", help="Frames per segment; default: as in the clip.")
 ]
 Seed = Annotated[str | None, typer.Option("--seed", help="Default: derived from the clip's.")]
 Whole = Annotated[
-    bool, typer.Option("--whole/--part", help="The new clip begins with the finished one, or has only what is new.")
+    bool, typer.Option("--whole/--part", help="The new clip begins with the finished one, or has only the new part.")
 ]
-Enhance = Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Default: as the clip was made.")]
+Enhance = Annotated[
+    bool | None, typer.Option("--enhance/--no-enhance", help="Whether to enhance the prompt; default: as for the clip.")
+]
 
 
 def extend(
@@ -48,7 +50,7 @@ def extend(
     wait: Wait = False,
     json: Json = False,
 ) -> int:
-    """Make a new clip that goes on where a finished one ends, and begins with it."""
+    """Make a new clip that begins with a finished clip and continues it."""
     settings = settings_of(ctx)
     changes = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
     with open_database(settings, upgrade=True) as database:
@@ -63,7 +65,7 @@ def export(
     file: Annotated[Path | None, typer.Option("--output", "-o", help="Default: JOB.vgen-state.")] = None,
     json: Json = False,
 ) -> int:
-    """Write what a finished clip can be extended from to one file."""
+    """Write a finished clip's continuation state to a file."""
     from pipeline.stages.state_file import write_state  # numpy, which `vgen extend` does without
 
     settings = settings_of(ctx)
@@ -95,7 +97,7 @@ def import_(
     wait: Wait = False,
     json: Json = False,
 ) -> int:
-    """Extend a clip of another system: as `vgen extend`, from a file."""
+    """Continue a clip of another installation from such a file."""
     from pipeline.stages.state_file import read_state
 
     settings = settings_of(ctx)

@@ -1,4 +1,4 @@
-"""`vgen generate`: one clip of a prompt or a configuration file, without rows, a queue or a home."""
+"""`vgen generate`: makes one clip of a prompt or a configuration file, without a database, queue or home."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,14 +27,16 @@ def generate(
     ctx: typer.Context,
     target: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.mp4", help="The clip's file; default: named by the prompt."),
+        typer.Option(
+            "--output", "-o", metavar="FILE.mp4", help="File of the clip; default: a name made from the prompt."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A YAML file: preset or model, request, output, settings.")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Make one clip, without rows: vgen generate "a fox" -o fox.mp4.
+    """Make one clip without a database: vgen generate "a fox" -o fox.mp4.
 
     A clip's fields are options: --preset NAME, --seed 7, --size 832x480, --num-frames 33, as in a prompt file. With
     --config run.yaml they and its keys, as --dotted.key VALUE, go on top of the file. The sidecar goes beside the clip.

@@ -1,4 +1,4 @@
-"""Specifications out of files that another system, or anybody, wrote: what they may say, and what the site says."""
+"""Reads job specifications from untrusted files: what the file decides, and what this installation decides."""
 
 from __future__ import annotations
 

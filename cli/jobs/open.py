@@ -1,4 +1,4 @@
-"""`vgen open`: a clip in the program that this desktop plays it with."""
+"""`vgen open`: opens a clip with the desktop's player."""
 
 import shutil
 import sys
@@ -25,9 +25,11 @@ def open_(
     job: Annotated[
         str, typer.Argument(metavar="JOB", help="A finished job's id or custom_id.", autocompletion=jobs_here)
     ],
-    kind: Annotated[str, typer.Option("--file", metavar="KIND", help=f"Which: {', '.join(MEDIA_TYPES)}.")] = "video",
+    kind: Annotated[
+        str, typer.Option("--file", metavar="KIND", help=f"Which file: {', '.join(MEDIA_TYPES)}.")
+    ] = "video",
 ) -> int:
-    """Open a finished clip, or its poster, strip or sidecar, as the desktop does; and say where it is."""
+    """Open a finished clip, or its poster, strip or sidecar, with the desktop's program, and print its path."""
     if kind not in MEDIA_TYPES:
         raise InputError([Problem(f"{kind!r} is not one of {', '.join(MEDIA_TYPES)}", field="--file")])
     settings = settings_of(ctx)

@@ -1,4 +1,4 @@
-"""`vgen rerun`: clips once more, exactly as specified."""
+"""`vgen rerun`: makes clips again with the same specification."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ def rerun(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Job ids, custom_ids or sidecar files (.json) of clips.",
+            help="Job ids, custom_ids, or sidecar files (.json) of clips.",
             autocompletion=completion.jobs_here,
         ),
     ],
@@ -34,7 +34,7 @@ def rerun(
     wait: Wait = False,
     json: Json = False,
 ) -> int:
-    """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
+    """Make clips again as a new batch, with the same specification, seed and enhanced prompt."""
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         inputs = imports.stored_inputs(settings)

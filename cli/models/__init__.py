@@ -1,1 +1,1 @@
-"""`vgen models` and `vgen bench`: presets, their models, calibration, accelerations side by side."""
+"""`vgen models` and `vgen bench`: presets, their models, calibration, benchmarks of accelerations."""

@@ -1,4 +1,4 @@
-"""`vgen models add`: a preset for a model's folder, and one clip that shows that it works."""
+"""`vgen models add`: writes a preset for a model folder, and makes one clip as a test."""
 
 import re
 from pathlib import Path
@@ -26,11 +26,11 @@ def add(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that diffusers' save_pretrained wrote.")],
     name: Annotated[str | None, typer.Option("--name", help="The preset's name; default: the folder's.")] = None,
-    clip: Annotated[bool, typer.Option("--clip/--no-clip", help="Make one clip of its defaults.")] = True,
-    image: Annotated[Path | None, typer.Option("--image", help="First frame, where the model needs one.")] = None,
+    clip: Annotated[bool, typer.Option("--clip/--no-clip", help="Make one clip with its defaults.")] = True,
+    image: Annotated[Path | None, typer.Option("--image", help="First frame, if the model needs one.")] = None,
     json: Json = False,
 ) -> int:
-    """Write a preset for a model's folder, from its files of configuration, then make one clip with it."""
+    """Write a preset for a model folder, from its configuration files, then make one clip with it."""
     settings = settings_of(ctx)
     model = folder.expanduser().absolute()
     if not model.is_dir():

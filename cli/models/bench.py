@@ -1,4 +1,4 @@
-"""`vgen bench preset`: the accelerations that this machine can do, side by side."""
+"""`vgen bench preset`: compares the accelerations that this machine supports."""
 
 import tempfile
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from pipeline.settings import Settings
 from pipeline.spec import JobSpec
 from service.views.models import MeasuredWayView, PresetBenchView
 
-app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Benchmarks on this machine.", no_args_is_help=True)
 _MIB = 1024 * 1024
 
 
@@ -38,16 +38,17 @@ def preset(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset whose model is on this machine.")],
     only: Annotated[
-        str | None, typer.Option("--only", metavar="WAYS", help="Names of ways, separated by commas; default: all.")
+        str | None,
+        typer.Option("--only", metavar="WAYS", help="Names of accelerations, separated by commas; default: all."),
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured for each way.")
+        int, typer.Option("--repeats", min=1, max=100, help="Clips to measure for each acceleration.")
     ] = 1,
     steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Default: the preset's.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Default: the preset's.")] = None,
     num_frames: Annotated[int | None, typer.Option("--num-frames", help="Default: the preset's.")] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="First frame, if the preset needs one.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
     prompts: Annotated[
         int,
@@ -55,15 +56,20 @@ def preset(
             "--prompts",
             min=0,
             max=36,
-            help="Prompts of the preset's world that each way makes, to count what is shown.",
+            help="Number of test prompts per acceleration, for presets that "
+            "know only one world, to count what their clips show.",
         ),
     ] = 12,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
-    least_ssim: Annotated[float, typer.Option("--least-ssim", min=-1, max=1, help="Quality bound.")] = 0.9,
-    least_psnr: Annotated[float, typer.Option("--least-psnr", min=0, max=100, help="Quality bound, dB.")] = 25.0,
+    least_ssim: Annotated[
+        float, typer.Option("--least-ssim", min=-1, max=1, help="Lowest SSIM to the unaccelerated clip.")
+    ] = 0.9,
+    least_psnr: Annotated[
+        float, typer.Option("--least-psnr", min=0, max=100, help="Lowest PSNR to the unaccelerated clip, in dB.")
+    ] = 25.0,
     json: Json = False,
 ) -> int:
-    """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
+    """Benchmark a preset's accelerations, and propose the fastest that changes the clip little enough."""
     settings = settings_of(ctx)
     extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)
@@ -179,7 +185,7 @@ def _show(view: PresetBenchView) -> None:
         ],
     )
     if view.unsteady is not None:
-        output.line(f"nothing is proposed: {view.unsteady}; try again when nothing else runs here")
+        output.line(f"no acceleration is proposed: {view.unsteady}; try again when nothing else runs on this machine")
         return
     bound = f"SSIM of {view.least_ssim:g} and PSNR of {view.least_psnr:g} dB at least, against the plain clip"
     if view.proposed is None:

@@ -1,4 +1,4 @@
-"""`vgen models calibrate`: what MagCache needs to know of a model, measured over one clip."""
+"""`vgen models calibrate`: measures what MagCache needs to know of a model, over one clip."""
 
 import tempfile
 from pathlib import Path
@@ -22,10 +22,10 @@ def calibrate(
     steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
-    image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="First frame, if the preset needs one.")] = None,
     json: Json = False,
 ) -> int:
-    """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
+    """Measure and store the ratios that step_cache=mag_cache needs for a preset."""
     settings = settings_of(ctx)
     extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)

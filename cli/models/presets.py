@@ -1,4 +1,4 @@
-"""`vgen models`: the presets, and whether their models are on this machine."""
+"""`vgen models`: lists presets, and whether their models are on this machine."""
 
 import os
 from dataclasses import replace
@@ -22,16 +22,19 @@ from service.exit_codes import ExitCode
 from service.measured_clips import measured_clips
 from service.views.models import MeasuredClipView, ModelChecksView, ModelCheckView, ModelListView, ModelView
 
-app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, add, pull, check and calibrate presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)
 app.command("add")(add)
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Presets; all that are here by default.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Names of presets; default: all that are on this machine."),
+]
 
 
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    hidden: Annotated[bool, typer.Option("--all", help="Also presets for benches and tests.")] = False,
+    hidden: Annotated[bool, typer.Option("--all", help="Also show presets for benchmarks and tests.")] = False,
     json: Json = False,
 ) -> int:
     """List the presets."""
@@ -114,7 +117,7 @@ def show(
 
 @app.command("pull")
 def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets.")]) -> int:
-    """Download models and pin their commits; nothing else downloads. Ends with 3 when what came is not whole."""
+    """Download models and pin their commits; no other command downloads them. Exits with 3 if one is incomplete."""
     settings = settings_of(ctx)
     library = _library(settings)
     code = ExitCode.DONE
@@ -135,7 +138,7 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
 
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
-    """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
+    """Check presets and their models; without NAME, your own and those on this machine. Exits with 3 on a problem."""
     settings = settings_of(ctx)
     library = _library(settings)
     cache = settings.effective_cache_dir

@@ -1,1 +1,1 @@
-"""Commands for who runs a line: workers, doctor, health, pauses, settings, the database, chaos."""
+"""Commands for operators: workers, doctor, health, pauses, settings, the database, chaos."""

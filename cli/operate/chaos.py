@@ -1,4 +1,4 @@
-"""`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
+"""`vgen chaos`: injects faults into one's own cluster, and reports what happened."""
 
 import itertools
 import tempfile
@@ -31,26 +31,25 @@ _SETTLE_S = 900.0
 def chaos(
     ctx: typer.Context,
     yes: Annotated[
-        bool, typer.Option("--yes-break-things", help="Required: workers of this host are killed while they work.")
+        bool,
+        typer.Option("--yes-break-things", help="Required, because workers of this host are killed while they work."),
     ] = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Seconds for which faults go on.")] = 60.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Seconds for which faults are injected.")] = 60.0,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of the faults; made and shown when not given.")
+        int | None, typer.Option("--seed", min=0, help="Seed of the faults; without it, one is chosen and shown.")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets the faults.")
-    ] = 24,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Number of clips of the test batch.")] = 24,
     preset: Annotated[str, typer.Option("--preset", help="The preset of the clips.")] = "shapes-wan",
     json: Json = False,
 ) -> int:
-    """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.
+    """Kill, stop and terminate this host's workers at random during a small batch, and report the fate of its jobs.
 
-    Work of others on these workers is disturbed like the batch's own: it is made again. Brokers, databases, stores and
+    Other batches on these workers are disturbed too, and their work is repeated. Brokers, databases, stores and
     other hosts are left alone. Exit code 3 when a job was lost or published twice.
     """
     settings = settings_of(ctx)
     if not yes:
-        raise InputError([Problem("kills workers that are at work: say so with --yes-break-things", field="chaos")])
+        raise InputError([Problem("kills running workers: confirm with --yes-break-things", field="chaos")])
     if settings.solo:
         raise InputError([Problem("`vgen chaos` is for a cluster, and VGEN_BROKER_URL is not set")])
     seed = int(time.time()) % 100_000 if seed is None else seed

@@ -1,4 +1,4 @@
-"""`vgen config`: which settings are in force, and where each came from."""
+"""`vgen config`: shows every setting and where its value comes from."""
 
 import os
 from collections.abc import Iterator, Mapping

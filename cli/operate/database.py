@@ -1,4 +1,4 @@
-"""`vgen db`: the tables."""
+"""`vgen db`: creates, upgrades and checks the tables."""
 
 import typer
 
@@ -27,7 +27,7 @@ def upgrade(ctx: typer.Context) -> int:
 
 @app.command("check")
 def check(ctx: typer.Context, json: Json = False) -> int:
-    """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
+    """Check the schema version and the rules that all rows must obey. Exits with 3 if not."""
     database = Database(settings_of(ctx).effective_database_url)
     try:
         problems = list(schema.check(database))

@@ -1,4 +1,4 @@
-"""`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
+"""`vgen doctor`: checks the installation and its services, and says how to repair what is wrong."""
 
 import itertools
 import shutil
@@ -39,7 +39,7 @@ Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> int:
-    """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
+    """Check the installation and its services. Exits with 4 if a service is unreachable, with 1 on another failure."""
     settings = settings_of(ctx)
     checks: list[CheckView] = []
     code = ExitCode.DONE
@@ -94,7 +94,7 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
     foreign = {name: sorted({owner for owner in owners.get(name, []) if owner != "vgen"}) for name in _OUR_NAMES}
     clashes = {name: names for name, names in foreign.items() if names}
     for name, names in clashes.items():
-        mend = f"uninstall {', '.join(names)}, or give vgen an environment of its own"
+        mend = f"uninstall {', '.join(names)}, or install vgen into a separate environment"
         yield _fail("packages", f"package {name!r} also belongs to {', '.join(names)}", mend)
     if not clashes:
         yield _ok("packages", "no other distribution owns our names")
@@ -141,7 +141,7 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             yield _ok("database", f"{url}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
         damage = database.damage()
         if damage is not None:
-            yield _fail("database file", f"it is damaged: {damage}", "restore it from a copy, or move it away")
+            yield _fail("database file", f"it is damaged: {damage}", "restore it from a backup, or move it away")
             return
         problems = schema.check(database)
         for text in problems:
@@ -153,7 +153,9 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         for violation in wrong:
             yield _fail("accounts", str(violation), "this is a bug: please report it with `vgen events` of that id")
         if not wrong:
-            yield _ok("accounts", f"every batch adds up; {len(invariants.RULES)} rules hold for all rows")
+            yield _ok(
+                "accounts", f"the counts of every batch are right; {len(invariants.RULES)} rules hold for all rows"
+            )
     finally:
         database.close()
 

@@ -1,4 +1,4 @@
-"""`vgen health`: whether this host's own processes are at work, as one answer for a container's health check."""
+"""`vgen health`: checks this host's own processes, for a container's health check."""
 
 import os
 import socket
@@ -16,21 +16,21 @@ from tasks.hosts import supervisor
 from tasks.upkeep.timers import DISPATCHER
 
 app = typer.Typer(
-    help="Whether this host's workers or dispatcher are at work; ends with 1 if not, with 4 without a database.",
+    help="Check this host's workers or dispatcher; the exit code is 0 if they work, 1 if not, 4 without a database.",
     no_args_is_help=True,
 )
 
 
 @app.command("worker")
 def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
-    """Check whether each worker that `vgen worker` keeps here, with the same options, was seen in the last 30 s."""
+    """Check whether each worker that `vgen worker` starts here with the same options has reported within 30 s."""
     settings = settings_of(ctx)
     return _answer(settings, [role.name for role in supervisor.roles(settings, gpu=gpu, cpu=cpu, io=io)])
 
 
 @app.command("dispatcher")
 def dispatcher(ctx: typer.Context) -> int:
-    """Check whether the `vgen dispatcher` of this host has dispatched in the last minute."""
+    """Check whether this host's `vgen dispatcher` has dispatched within the last minute."""
     return _answer(settings_of(ctx), [DISPATCHER])
 
 
@@ -48,7 +48,7 @@ def _answer(settings: Settings, roles: Collection[str]) -> int:
         output.error(f"{role}: not seen on {host} in the last {workers.ALIVE_MS // 1000} s")
     if missing:
         return ExitCode.INTERNAL
-    output.line(f"at work on {host}: {', '.join(roles)}")
+    output.line(f"running on {host}: {', '.join(roles)}")
     return ExitCode.DONE
 
 

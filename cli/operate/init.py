@@ -1,4 +1,4 @@
-"""`vgen init`: a `vgen.toml` for the current folder, with every setting as a comment."""
+"""`vgen init`: writes a `vgen.toml` with every setting as a comment."""
 
 import json
 import textwrap
@@ -19,7 +19,7 @@ from pipeline.settings.folder_trust import RULES, Rule
 
 _WIDTH = 100
 _HEAD = f"""\
-# vgen in this folder and those below it. Take the # away from what you want to change, and run `vgen config`
+# vgen in this folder and those below it. Remove the # from what you want to change, and run `vgen config`
 # to see what is in force. docs/settings.md says more.
 #
 # (trusted) marks what counts only where this folder is trusted: name it in ~/.config/vgen/{TOML_FILE},
@@ -28,7 +28,7 @@ _HEAD = f"""\
 
 
 def init(ctx: typer.Context) -> int:
-    """Write a commented vgen.toml into the current folder; one that is there stays as it is."""
+    """Write a commented vgen.toml into the current folder; an existing file is not changed."""
     file = Path(TOML_FILE)
     if file.exists() or file.is_symlink():
         raise ConflictError(f"{file.absolute()} exists; it stays as it is")

@@ -1,4 +1,4 @@
-"""`vgen keys`: keys with which programs call `vgen serve`."""
+"""`vgen keys`: creates, lists, limits and revokes API keys for `vgen serve`."""
 
 from typing import Annotated, Any
 
@@ -14,49 +14,50 @@ from service.views.keys import KeyListView, key_view
 
 MaxActive = Annotated[
     str | None,
-    typer.Option("--max-active-jobs", metavar="N", help="Most of its jobs that are open at once, or 'none'."),
+    typer.Option("--max-active-jobs", metavar="N", help="The most jobs that may be open at once, or 'none'."),
 ]
 MaxClips = Annotated[
     str | None,
-    typer.Option("--max-daily-clips", metavar="N", help="Most clips that it asks for in 24 hours, or 'none'."),
+    typer.Option("--max-daily-clips", metavar="N", help="The most clips that it may request in 24 hours, or 'none'."),
 ]
 MaxGpu = Annotated[
     str | None,
     typer.Option(
-        "--max-daily-gpu-seconds", metavar="SECONDS", help="GPU time of what it submits in 24 hours, or 'none'."
+        "--max-daily-gpu-seconds",
+        metavar="SECONDS",
+        help="The most GPU seconds of what it submits in 24 hours, or 'none'.",
     ),
 ]
 _NONE = "none"
 _WHOLE = ("max_active_jobs", "max_daily_clips")
-app = typer.Typer(help="Make, list and revoke the keys with which programs call `vgen serve`.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, limit and revoke API keys for `vgen serve`.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, so that you know it again.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that says what the key is for.")],
     owner: Annotated[
         str | None,
         typer.Option(
-            "--owner", callback=checked_owner, help="Whose batches it makes and sees; default: the setting owner."
+            "--owner",
+            callback=checked_owner,
+            help="Owner of the batches that it makes and sees; default: the setting owner.",
         ),
     ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(
-            "--scope",
-            help="What it may do; repeatable. Default: all but metrics.read and admin, which sees every owner's.",
-        ),
+        typer.Option("--scope", help="What it may do; repeatable. Default: all scopes but metrics.read and admin."),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option("--expires", metavar="TIME", help="When it ends: +90d, +8h or 2027-03-01T07:00.")
+        str | None, typer.Option("--expires", metavar="TIME", help="When it expires: +90d, +8h or 2027-03-01T07:00.")
     ] = None,
     max_active_jobs: MaxActive = None,
     max_daily_clips: MaxClips = None,
     max_daily_gpu_seconds: MaxGpu = None,
     json: Json = False,
 ) -> int:
-    """Make a key and show it, which happens only now: what is stored is a digest."""
+    """Create a key and show it, only this once: the database stores a digest."""
     settings = settings_of(ctx)
     quotas = keys.Quotas(**_numbers(max_active_jobs, max_daily_clips, max_daily_gpu_seconds))
     with open_database(settings, upgrade=True) as database:
@@ -130,10 +131,10 @@ def list_(
 @app.command("revoke")
 def revoke(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Keys, by the eight characters of their ids.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of keys (eight characters).")],
     json: Json = False,
 ) -> int:
-    """End keys for good, at once; what was made with them stays."""
+    """Revoke keys for good, at once; what was made with them is kept."""
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         view = keys.revoke(database, ids, by=settings.owner)
@@ -150,13 +151,13 @@ def revoke(
 @app.command("limit")
 def limit(
     ctx: typer.Context,
-    key: Annotated[str, typer.Argument(metavar="ID", help="A key, by the eight characters of its id.")],
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id of a key (eight characters).")],
     max_active_jobs: MaxActive = None,
     max_daily_clips: MaxClips = None,
     max_daily_gpu_seconds: MaxGpu = None,
     json: Json = False,
 ) -> int:
-    """Change how much a key may have; without options, show it. Requests beyond it are answered 429."""
+    """Change a key's quotas; without options, show them. Requests beyond it are answered 429."""
     settings = settings_of(ctx)
     changes = _numbers(max_active_jobs, max_daily_clips, max_daily_gpu_seconds)
     with open_database(settings, upgrade=True) as database:

@@ -1,4 +1,4 @@
-"""`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
+"""`vgen pause` and `vgen resume`, for batches, queues and everything."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,23 +28,23 @@ Batches = Annotated[
 Queues = Annotated[
     list[str] | None,
     typer.Option(
-        "--queue", metavar="NAME", help="A queue, such as vgen.io, or a GPU type; vgen.gpu means all GPUs. Repeatable."
+        "--queue", metavar="NAME", help="A queue, such as vgen.io, or a GPU type; vgen.gpu means all GPUs; repeatable."
     ),
 ]
-All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
+All = Annotated[bool, typer.Option("--all", help="Everything: all batches and all queues.")]
 
 
 def pause(
     ctx: typer.Context, batches: Batches = None, queue: Queues = None, everything: All = False, json: Json = False
 ) -> int:
-    """Begin nothing more of a batch or on a queue; what runs is given back, with a checkpoint where it can."""
+    """Pause batches, queues or everything; running work is given back, with a checkpoint if the preset has them."""
     return _set(ctx, batches or [], queue or [], everything, pausing=True, json=json)
 
 
 def resume(
     ctx: typer.Context, batches: Batches = None, queue: Queues = None, everything: All = False, json: Json = False
 ) -> int:
-    """Undo `vgen pause` of the same name; a batch also waits while its queue or everything is paused."""
+    """End the pause of the same name; a batch still waits while its queue or everything is paused."""
     return _set(ctx, batches or [], queue or [], everything, pausing=False, json=json)
 
 
@@ -52,7 +52,7 @@ def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
     if not (ids or names or everything):
-        raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
+        raise InputError([Problem("name what to pause: a BATCH, --queue NAME or --all")])
     queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
     settings = settings_of(ctx)
     with open_database(settings) as database:

@@ -14,15 +14,16 @@ from pipeline import extras
 
 def router_serve(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML with a mapping `router:`.")],
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on, over the file's.")] = None,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML file with a mapping `router:`.")],
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on, instead of the file's.")] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Port, over the file's; 0: any free one.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port to listen on, instead of the file's; 0: any free one."),
     ] = None,
 ) -> int:
-    """Send HTTP requests and WebSocket sessions to several servers, in the foreground. Ctrl-C or SIGTERM drains.
+    """Put several servers behind one address, for HTTP and WebSockets, in the foreground. Ctrl-C or SIGTERM drains.
 
-    SIGHUP has it read the file again; one with mistakes is refused, and the old configuration stays.
+    SIGHUP makes it read the file again; if that has mistakes, the old configuration stays.
     """
     extras.require(extras.SERVE, purpose="what `vgen router-serve` answers with")
     from server.listener import is_loopback, listen, shown_address
@@ -41,9 +42,9 @@ def router_serve(
     fixed |= {name: getattr(first[0], name) for name in ("host", "port") if name not in given}
     listener = listen(first[0].host, first[0].port, field="router.host or router.port")
     if not is_loopback(listener):
-        output.notice("others can reach this address: every replica must ask for keys (`vgen keys create`)")
+        output.notice("other machines can reach this address: every replica must require keys (`vgen keys create`)")
     orders = process.Orders()
-    message = "draining: running sessions go on; again to stop at once"
+    message = "draining: running sessions continue; press again to stop at once"
     with Interrupt(message, event=orders.stop, on_hangup=orders.reload.set):
         output.notice(f"routing on http://{shown_address(listener)}")
         process.run(read, first, listener, orders)

@@ -1,4 +1,4 @@
-"""`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
+"""`vgen serve`: runs the HTTP server in the foreground; in solo mode this process also makes the clips."""
 
 from __future__ import annotations
 
@@ -35,22 +35,20 @@ def serve(
         int | None,
         typer.Option("--port", min=0, max=65535, show_default="8000", help="Port to listen on; 0: any free one."),
     ] = None,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Answer without keys, whoever asks, and whatever the address.")
-    ] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Answer every client without a key, on any address.")] = False,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option("--allow-origin", metavar="URL", help="A site whose pages may call the server; repeatable."),
+        typer.Option("--allow-origin", metavar="URL", help="An origin whose pages may call the server; repeatable."),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="YAML with FastVideo's fields: `server:`, `streaming:`, …"),
+        typer.Option("--config", metavar="FILE", help="YAML file with FastVideo's fields: `server:`, `streaming:`, …"),
     ] = None,
     mock: Annotated[
-        bool, typer.Option("--mock", help="Serve streams of moving gradients, without a model; nothing is stored.")
+        bool, typer.Option("--mock", help="Stream moving gradients, without a model; store nothing.")
     ] = False,
 ) -> int:
-    """Serve the line over HTTP, in the foreground; in solo mode work it off, too. Ctrl-C or SIGTERM drains."""
+    """Start the HTTP server, in the foreground; in solo mode it also makes the clips. Ctrl-C or SIGTERM drains."""
     from db import schema
 
     extras.require(extras.SERVE, purpose="what `vgen serve` answers with")
@@ -93,7 +91,7 @@ def _serve_mock(settings: Settings, file: ServeFile, listener: socket, origins: 
     from server.stream import StreamService
 
     if not open_ and not is_loopback(listener):
-        message = "others can reach this address, and a mock knows no keys: give --open to serve whoever asks"
+        message = "other machines can reach this address, and the mock has no keys: give --open to answer every client"
         raise InputError([Problem(message, field="--host")])
     with Interrupt("stopping; again to stop at once") as interrupt:
         output.notice(
@@ -116,8 +114,8 @@ def _key_rule(database: Database, open_: bool, *, is_loopback: bool) -> KeyRule:
         return KeyRule.ALWAYS
     if not usable:
         message = (
-            "others can reach this address, and there is no key: make one with `vgen keys create NAME`, "
-            "or give --open to serve whoever asks"
+            "other machines can reach this address, and there is no key: create one with `vgen keys create NAME`, "
+            "or give --open to answer every client"
         )
         raise InputError([Problem(message, field="--host")])
     return KeyRule.ALWAYS

@@ -1,4 +1,4 @@
-"""`vgen sessions`: clients that watch a video while it is made, their GPUs and segments."""
+"""`vgen sessions`: lists, shows and closes streaming sessions."""
 
 from typing import Annotated
 
@@ -10,8 +10,9 @@ from cli.options import Json, checked_owner
 from db.reading.reasons import Needs
 from service import sessions
 from service.views.sessions import SessionListView, SessionView
+from service.views.waiting import ReasonView
 
-app = typer.Typer(help="List, show and close sessions that watch a video while it is made.", no_args_is_help=True)
+app = typer.Typer(help="List, show and close streaming sessions.", no_args_is_help=True)
 _ID_HELP = "A session's id, or the start of one."
 
 
@@ -21,8 +22,8 @@ def list_(
     owner: Annotated[
         str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's sessions.")
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, the newest first.")] = 50,
+    all_: Annotated[bool, typer.Option("--all", help="Also sessions that have ended.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The most to show, the newest first.")] = 50,
     json: Json = False,
 ) -> int:
     """List the sessions that have not ended, newest first: state, GPU, place in the queue, segments."""
@@ -71,10 +72,11 @@ def show(
                 for each in view.segments
             ],
         )
+    if view.reason is not None:
+        output.line(f"no GPU yet: {_in_words(view.reason)}")
     for each in view.segments:
         if each.reason is not None and each.reason.needs != Needs.NOTHING.value:
-            mend = f" ({each.reason.mend})" if each.reason.mend else ""
-            output.line(f"segment {each.segment}: {each.reason.text}{mend}")
+            output.line(f"segment {each.segment}: {_in_words(each.reason)}")
     return 0
 
 
@@ -83,14 +85,15 @@ def close(
     ctx: typer.Context,
     ids: Annotated[list[str], typer.Argument(metavar="SESSION...", help=_ID_HELP)],
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="Cancel segments that are not made yet; else they still are.")
+        bool,
+        typer.Option("--cancel", help="Cancel the segments that are not finished; without this they are still made."),
     ] = False,
     reason: Annotated[
-        str, typer.Option("--reason", help="What the session's log and its client are told.")
+        str, typer.Option("--reason", help="The reason, for the session's history and its client.")
     ] = "closed_by_operator",
     json: Json = False,
 ) -> int:
-    """End sessions: their GPUs go to others, and what was made becomes one clip each."""
+    """Close sessions: each frees its GPU, and its segments are joined to one clip."""
     with open_database(settings_of(ctx)) as database:
         known = [sessions.session_view(database, each) for each in ids]  # all of them, before the first is closed
         closed = [
@@ -113,8 +116,14 @@ def _made(view: SessionView) -> str:
     return f"{sum(each.generated for each in view.segments)}/{len(view.segments)}"
 
 
+def _in_words(reason: ReasonView) -> str:
+    return f"{reason.text} ({reason.mend})" if reason.mend else reason.text
+
+
 def _waits_for(view: SessionView) -> str | None:
-    """Return the code of the reason for which the session's first open segment does not go on by itself."""
+    """Return the code of the reason for which the session has no GPU, or its first open segment does not go on."""
+    if view.reason is not None:
+        return view.reason.code
     reasons = (each.reason for each in view.segments if each.reason is not None)
     return next((reason.code for reason in reasons if reason.needs != Needs.NOTHING.value), None)
 

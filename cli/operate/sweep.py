@@ -1,4 +1,4 @@
-"""`vgen sweep`: remove what nobody needs any more."""
+"""`vgen sweep`: deletes unused files."""
 
 from typing import Annotated
 
@@ -16,10 +16,10 @@ _TABLE_ROWS = 50
 
 def sweep(
     ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     json: Json = False,
 ) -> int:
-    """Remove orphans, old checkpoints and what retention settings say; never what a row points at."""
+    """Delete orphans, old checkpoints and what has passed its retention; never a file that a row refers to."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         report = sweep_once(database, make_storage(settings), settings, dry_run=dry_run)

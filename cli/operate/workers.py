@@ -19,13 +19,13 @@ from service.exit_codes import ExitCode
 from service.status import worker_views
 from service.views.workers import DrainedView, WorkersView, WorkerView
 
-app = typer.Typer(help="List the live workers and the presets that they hold; drain a host.")
+app = typer.Typer(help="List the live workers and their presets; drain a host.")
 _MIN_PASSWORD = 8
 _POLL_S = 1.0
 
 
 def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
-    """Work for a cluster on this host, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains."""
+    """Run this host's workers, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains them."""
     from tasks.hosts import supervisor
 
     settings = _cluster(settings_of(ctx), "worker")
@@ -66,18 +66,18 @@ def show(ctx: typer.Context, json: Json = False) -> int:
 def drain(
     ctx: typer.Context,
     host: Annotated[str, typer.Argument(metavar="HOST", help="A host, as `vgen workers` names it.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the host has nothing left to do.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the host is idle.")] = False,
     json: Json = False,
 ) -> int:
-    """Have a host's GPUs finish their clips and take no more; its other workers go on until they are stopped.
+    """Drain a host: its GPUs finish their clips and take no more; its other workers continue until they are stopped.
 
-    `vgen worker` takes work again when it is started anew.
+    Restart `vgen worker` to take work again.
     """
     settings = _cluster(settings_of(ctx), "workers drain")
     with open_database(settings) as database:
         drained = draining.drain(database, host, by=settings.owner)
         left = drained.left
-        with Interrupt("no longer waiting; the host goes on draining") as interrupt:
+        with Interrupt("no longer waiting; the host continues to drain") as interrupt:
             while wait and left and not interrupt.wait(_POLL_S):
                 left = draining.left(database, host)
         view = DrainedView(host=host, workers=drained.workers, left=left)
@@ -98,7 +98,7 @@ def _state(view: WorkerView) -> str:
 
 
 def dispatcher(ctx: typer.Context) -> int:
-    """Dispatch and reconcile for a cluster, in the foreground; io workers do so too."""
+    """Run a cluster's dispatcher and reconciler, in the foreground; io workers run them too."""
     from tasks.hosts import dispatcher
 
     settings = _cluster(settings_of(ctx), "dispatcher")
@@ -118,8 +118,8 @@ def flower(
             "--basic-auth",
             envvar="VGEN_FLOWER_BASIC_AUTH",
             metavar="USER:PASSWORD",
-            help="Who may log in; better by the variable, since others can read command lines. "
-            "Without it a password is made and shown.",
+            help="Login; prefer the variable, because other users can read command lines. "
+            "Without it a password is generated and shown.",
         ),
     ] = None,
 ) -> int:
@@ -148,11 +148,11 @@ def beat(
         Path | None,
         typer.Option(
             "--schedule",
-            help="File that keeps when each task was last sent; default: beat-schedule in ~/.local/state/vgen.",
+            help="File with the time of each task's last run; default: beat-schedule in ~/.local/state/vgen.",
         ),
     ] = None,
 ) -> int:
-    """Send a cluster's periodic work, in the foreground: sweeps and the nightly evaluation. One is enough."""
+    """Schedule a cluster's periodic tasks, in the foreground: sweeps, the nightly evaluation. Run one per cluster."""
     from tasks.hosts.beat import run_beat
 
     run_beat(_cluster(settings_of(ctx), "beat"), schedule)

@@ -1,1 +1,1 @@
-"""What a batch has made: its clips as paths and URLs, and the report on where its time and money went."""
+"""The results of a batch: its clips as paths and URLs, and the report on its time and cost."""

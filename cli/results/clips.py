@@ -1,4 +1,4 @@
-"""`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
+"""`vgen results`: lists the clips of a batch, as URLs, files or JSON."""
 
 import contextlib
 import itertools
@@ -47,20 +47,22 @@ _MAX_EXPIRES_S = 7 * 86_400
 def results(
     ctx: typer.Context,
     batch: BatchArgument = "latest",
-    urls: Annotated[bool, typer.Option("--urls", help="Give URLs that a plain GET fetches.")] = False,
+    urls: Annotated[bool, typer.Option("--urls", help="Show URLs that a plain GET can fetch.")] = False,
     expires: Annotated[
-        str, typer.Option("--expires", help="How long URLs work: seconds, or 30m, 12h, 7d; at most 7 days.")
+        str, typer.Option("--expires", help="Validity of the URLs: seconds, or 30m, 12h, 7d; at most 7 days.")
     ] = "12h",
     download: Annotated[
         Path | None,
         typer.Option(
-            "--download", metavar="DIR", help="Copy the clips there, their pictures, sidecars and manifest.jsonl."
+            "--download",
+            metavar="DIR",
+            help="Copy the clips, their pictures and sidecars, and a manifest.jsonl into this folder.",
         ),
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
     json: Json = False,
 ) -> int:
-    """Show a batch's clips: where they are, their URLs, or download them."""
+    """Show the paths or URLs of a batch's clips, or download the clips."""
     expires_s = seconds(expires)
     states = states_of(state or [])
     settings = settings_of(ctx)

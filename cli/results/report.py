@@ -1,4 +1,4 @@
-"""`vgen report BATCH`: where a batch's time went, as text, JSON and a page with a picture."""
+"""`vgen report BATCH`: where a batch's time went, as text, JSON or an HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +28,12 @@ def report(
     ctx: typer.Context,
     batch: BatchArgument = "latest",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: clips, failures, the timeline.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the report as an HTML page: clips, failures, the timeline."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
+    """Show where a batch's time went: each worker's timeline, GPU use, seconds and cost per clip."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.reading() as session:

@@ -1,4 +1,4 @@
-"""A batch's report as one HTML file: no scripts, nothing loaded, its posters within it."""
+"""A batch's report as one HTML file without scripts or external resources; it contains its posters."""
 
 import base64
 from collections.abc import Iterator, Sequence

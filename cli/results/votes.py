@@ -1,4 +1,4 @@
-"""`vgen votes`: what people say of a batch's clips, for other tools."""
+"""`vgen votes`: rates clips, votes between them, and exports both for other tools."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from pipeline.storage import FolderStorage
 from pipeline.wiring import make_storage
 from service import votes
 
-app = typer.Typer(help="Give clips stars and notes, vote between them, and export all of it.", no_args_is_help=True)
+app = typer.Typer(help="Rate clips, vote between two clips, and export ratings and votes.", no_args_is_help=True)
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job.")]
 NEITHER = "neither"
 
@@ -28,11 +28,13 @@ NEITHER = "neither"
 def rate(
     ctx: typer.Context,
     job: JobArgument,
-    stars: Annotated[int | None, typer.Option("--stars", help="1 to 5; 0 takes them away.")] = None,
-    note: Annotated[str | None, typer.Option("--note", help="At most 4,000 characters; empty: none.")] = None,
+    stars: Annotated[int | None, typer.Option("--stars", help="1 to 5; 0 removes the rating.")] = None,
+    note: Annotated[
+        str | None, typer.Option("--note", help="A text of at most 4,000 characters; an empty one removes the note.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Give a clip stars, a note, or both; once more changes what was said before."""
+    """Rate a clip with stars, a note, or both; this replaces your earlier rating."""
     settings = settings_of(ctx)
     given = {"stars": stars or None} if stars is not None else {}
     changes = given if note is None else {**given, "note": note}
@@ -49,11 +51,13 @@ def rate(
 def cast(
     ctx: typer.Context,
     first: JobArgument,
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="The id of another one.")],
-    preferred: Annotated[str, typer.Option("--preferred", metavar="JOB", help=f"The better of the two, or {NEITHER}.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="The id of another job.")],
+    preferred: Annotated[
+        str, typer.Option("--preferred", metavar="JOB", help=f"The id of the better clip, or {NEITHER}.")
+    ],
     json: Json = False,
 ) -> int:
-    """Say which of two clips is better; once more changes what was said before of the two."""
+    """Vote for the better of two clips; this replaces your earlier vote on the pair."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
         ids = {name: _job_id(database, name) for name in (first, second)}
@@ -77,20 +81,18 @@ def export(
     ctx: typer.Context,
     batch: BatchArgument = "latest",
     form: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="FORM", help=f"One of {', '.join(votes.EXPORTS)}; docs/pages.md says what is in each."
-        ),
+        str, typer.Option("--format", metavar="FORM", help=f"{', '.join(votes.EXPORTS)}; docs/pages.md describes them.")
     ] = "json",
     out: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write this file instead of standard output.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of standard output."),
     ] = None,
     expires: Annotated[
-        str, typer.Option("--expires", help="How long URLs of videos in S3 work: 30m, 12h, 7d; at most 7 days.")
+        str, typer.Option("--expires", help="Validity of URLs of videos in S3: 30m, 12h, 7d; at most 7 days.")
     ] = "7d",
     json: Json = False,
 ) -> int:
-    """Export what people say of a batch's clips: JSON, CSV, or what FiftyOne and Label Studio load."""
+    """Export a batch's ratings and votes as JSON, CSV, or for FiftyOne or Label Studio."""
     if json and form != "json":
         raise InputError([Problem(f"{form!r} and --json exclude each other", field="--format")])
     if form not in votes.EXPORTS:

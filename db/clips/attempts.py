@@ -1,4 +1,4 @@
-"""The attempts at a batch's steps that have ended, those of its jobs and those of its evaluation runs."""
+"""Reads the ended attempts of a batch: at its jobs' steps and at its evaluation runs' steps."""
 
 from typing import Any
 

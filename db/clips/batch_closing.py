@@ -1,4 +1,4 @@
-"""A batch is closed once every job of it has ended: the dispatcher reads open batches only.
+"""Closes a batch when all its jobs have ended; the dispatcher reads open batches only.
 
 A session's batch is open until the session is settled: further segments may be asked for.
 """

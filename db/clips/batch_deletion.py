@@ -1,4 +1,4 @@
-"""Deleting a batch that has ended: every row of it goes, in one transaction; its objects are then nobody's."""
+"""Deletes all rows of a batch that has ended, in one transaction. A sweep then finds its objects as orphans."""
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""Batches: stored whole or not at all, counted, listed, paused."""
+"""Batches: inserted all or nothing, counted, listed, paused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may ask of jobs: cancel, retry, approve and reject."""
+"""Cancel, retry, approve and reject, as changes of a job's rows."""
 
 from collections.abc import Sequence
 

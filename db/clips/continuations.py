@@ -1,4 +1,4 @@
-"""The states that segments start from: a row each, written in the transaction that finishes the segment."""
+"""Continuation states of segments: a row each, written in the transaction that finishes the segment."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""Deleting a clip: the job's row stays as a tombstone; what points at its files goes, and then the files."""
+"""Deletes a clip: the rows that refer to its files, then the files. The job's row stays as a tombstone."""
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session

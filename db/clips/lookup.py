@@ -1,4 +1,4 @@
-"""The batch or job that a person names: by id, by the start of a batch's id, or by a job's ``custom_id``."""
+"""Finds the batch or job that a person names: by id, by the start of a batch's id, or by a ``custom_id``."""
 
 from dataclasses import dataclass
 

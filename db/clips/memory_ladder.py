@@ -1,4 +1,4 @@
-"""The memory ladder as rows: a step's rung, and what clips of one shape have needed on a GPU type."""
+"""The memory ladder as rows: a step's rung, and the rung that clips of a shape have needed on a GPU type."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Requests that a client sends again, because no answer reached it: they get the first one's answer."""
+"""Idempotency of requests: a repeated request gets the answer to the first one."""
 
 from dataclasses import dataclass
 

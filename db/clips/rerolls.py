@@ -1,4 +1,4 @@
-"""Rolls of a job: tries at a clip that the gate accepts. Each is a pass through the line with a seed of its own."""
+"""Rolls of a job. Each is a try, with its own seed, at a clip that passes the gate."""
 
 from __future__ import annotations
 

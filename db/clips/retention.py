@@ -1,4 +1,4 @@
-"""The stored objects that no row points at, and the rows whose retention is over.
+"""Finds the stored objects that no row refers to, and deletes rows whose retention time is over.
 
 Nothing here touches the store. Whoever removes an object asks right before, and an object is kept as long as any row
 names it, however old it is.

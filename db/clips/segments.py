@@ -1,4 +1,4 @@
-"""The order of the steps of a clip of several segments: which step may go on when, beside the plain order of stages.
+"""The order of steps in a clip of several segments: which step may run when.
 
 Its prompts are enhanced and screened together with the first segment's. Each segment is generated once the one before
 has left what it goes on from, and encoded meanwhile; the last is encoded once all others are, joins them, and goes on

@@ -1,4 +1,4 @@
-"""Jobs chosen by what they are: a page at a time, so that a hundred thousand can be changed without one long lock."""
+"""Selects jobs by their properties, a page at a time, so that changes of many jobs hold no long lock."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

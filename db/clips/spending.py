@@ -1,4 +1,4 @@
-"""GPU time and cost of a batch: charged as each attempt on a GPU ends, and added up again from the attempts."""
+"""GPU time and cost of a batch: charged when an attempt on a GPU ends, and recomputed from the attempts."""
 
 from __future__ import annotations
 

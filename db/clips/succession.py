@@ -1,4 +1,4 @@
-"""Which segment of a session may be generated when: the next one once the frames of the one before are there.
+"""Says which segment of a session may be generated: the next one, once the one before has left its frames.
 
 A segment is a job that ``extends`` the one before. Its prompt is screened at once; its generate step is ``pending``
 until that job's generate step is finished, which hands on the continuation state in its own transaction. Jobs are

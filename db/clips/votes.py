@@ -1,4 +1,4 @@
-"""Stars, notes and votes of people: stored, and read for the clips of a page or of a batch."""
+"""Ratings, notes and votes: stored, and read for the clips of a page or a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

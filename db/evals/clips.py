@@ -1,4 +1,4 @@
-"""The published clips of a batch, as scorers are given them."""
+"""The published clips of a batch, in the form that scorers take."""
 
 import sys
 from collections.abc import Sequence
@@ -61,5 +61,5 @@ def _key(clip: StoredClip) -> tuple[int | None, int | None]:
 
 
 def _by_key(clips: Sequence[StoredClip]) -> dict[tuple[int | None, int | None], ReferenceClip]:
-    """Clips of entries; one that belongs to none is no reference."""
+    """Reference clips by entry and seed; clips that belong to no entry of a suite are left out."""
     return {_key(clip): ReferenceClip(clip.key, clip.sha256) for clip in clips if _key(clip)[0] is not None}

@@ -1,4 +1,4 @@
-"""What people see and hear of a published clip, as one digest: a night that changed nothing has the same ones."""
+"""A digest of what people see and hear of a published clip; an unchanged night has the same digests."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a batch's published clips were made, as far as rows say: what a report compares beside the scores."""
+"""How a batch's clips were made, as far as rows say; reports compare it beside the scores."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Begin an evaluation run whose clips workers score: its row, and a step for each slice of its clips."""
+"""Creates an evaluation run: its row, and a step for each slice of its clips."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def start_run(
     Where ``suite`` names a ``reference``, a run of the same suite, each clip is also compared with that run's.
 
     Raises:
-        InputError: a metric that is none, is external, or needs a reference where there is none.
+        InputError: a metric is unknown, is scored by another program, or needs a reference that the run does not have.
     """
     chosen = gate.check_metrics(metrics, reference=bool((suite or {}).get(REFERENCE)))
     described = None if suite is None else {**suite, VERSION: software_version()}

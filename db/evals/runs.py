@@ -1,4 +1,4 @@
-"""Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
+"""Evaluation runs and their scores: what was to be scored, and whether all of it was."""
 
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -18,11 +18,23 @@ from pipeline.outputs import GenerateOutput
 from pipeline.seeds import roll_seed
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
+from pipeline.work import UNABLE
 
 VERDICT = "verdict"
 ACCEPTED = "accepted"
 """The field of a verdict that says who accepted the run, when (milliseconds since 1970) and why."""
 """The key of a run's summary that holds the result of its comparison."""
+RESCORE = "nightly-rescore"
+"""The kind of a run that scores the clips of a run that passed once more, by the scorer of a later night."""
+_SHORTCOMINGS = {
+    "missing_clips": "clips are missing",
+    "unscored_clips": "clips have no score",
+    "unread_clips": "clips could not be read",
+    "failed_steps": "scoring steps failed",
+    "failed_scores": "scores are missing because a model failed",
+    "metrics_without_weights": "metrics lack their weights",
+}
+"""What a run's summary counts, in words."""
 DETECTABLE = "detectable"
 """The key of a nightly run's suite that holds what the suite can detect, a sentence for all metrics of one power."""
 
@@ -30,7 +42,8 @@ DETECTABLE = "detectable"
 def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
     """Scores by job, in the order of rolls and metrics; of each roll and metric the newest scorer's.
 
-    ``current`` leaves out those of rolls before the job's current one.
+    One that had no means to score takes no score away that another gave. ``current`` leaves out the scores of rolls
+    before the job's current one.
     """
     query = select(Score).where(Score.job_id.in_(job_ids))
     if current:
@@ -39,7 +52,9 @@ def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) 
     for row in session.scalars(
         query.order_by(Score.job_id, Score.roll, Score.metric, Score.scored_at, Score.scorer_digest.desc())
     ):
-        newest[row.job_id, row.roll, row.metric] = row
+        key = (row.job_id, row.roll, row.metric)
+        if key not in newest or not row.details.get(UNABLE):
+            newest[key] = row
     by_job: dict[str, list[Score]] = {}
     for (job_id, _, _), row in newest.items():
         by_job.setdefault(job_id, []).append(row)
@@ -67,16 +82,21 @@ def means(session: Session, batch_id: str) -> dict[str, tuple[int, int, float | 
     return {metric: (scored, missing, mean, wrong) for metric, scored, missing, mean, wrong in rows}
 
 
-def _newest_scores(batch_id: str) -> Subquery:
-    """Scores of the current rolls, ``place`` 1 being the newest of a job and metric; ``broke`` where a model failed."""
+def _newest_scores(batch_id: str, *, whoever: bool = False) -> Subquery:
+    """Scores of the current rolls, ``place`` 1 being the newest of a job and metric; ``broke`` where a model failed.
+
+    One that had no means to score (``unable``) comes after all others, but where the last is wanted, ``whoever`` it is.
+    """
+    unable = func.coalesce(Score.details[UNABLE].as_boolean(), False)
+    order = (Score.scored_at.desc(), Score.scorer_digest)
     newest = (
         func.row_number()
-        .over(partition_by=(Score.job_id, Score.metric), order_by=(Score.scored_at.desc(), Score.scorer_digest))
+        .over(partition_by=(Score.job_id, Score.metric), order_by=order if whoever else (unable, *order))
         .label("place")
     )
     broke = Score.details["failed"].as_boolean().label("broke")
     return (
-        select(Score.metric, Score.score, Score.reason, Score.passed, newest, broke)
+        select(Score.metric, Score.score, Score.reason, Score.passed, newest, broke, unable.label("unable"))
         .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
         .where(Job.batch_id == batch_id)
         .subquery()
@@ -154,6 +174,11 @@ def close_run(
     return state
 
 
+def shortcomings(summary: Mapping[str, Any]) -> list[str]:
+    """What keeps a run from being complete, by its summary, as ``2 clips are missing``; empty where nothing does."""
+    return [f"{summary[name]} {words}" for name, words in _SHORTCOMINGS.items() if summary.get(name)]
+
+
 def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
     """The published clips of a batch as records of a score file: ``{video, entry, seed, prompt, pixels, scores}``.
 
@@ -209,7 +234,7 @@ def _shown(row: Score) -> dict[str, Any]:
 
 
 def add_verdict(session: Session, run_id: str, verdict: Mapping[str, Any]) -> bool:
-    """Write down what came of a run that has ended. False when that was written before: of two, one does."""
+    """Store the verdict on a run that has ended. False if it has one already: of two callers, one stores it."""
     run = session.scalars(
         select(EvalRun).where(EvalRun.id == run_id).with_for_update().execution_options(populate_existing=True)
     ).one()
@@ -267,7 +292,7 @@ _SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
 
 
 def some_open(session: Session) -> bool:
-    """Return whether any run has not ended: else no step of one waits, and there is none to settle."""
+    """Return whether an evaluation run is open. Otherwise ``settle`` has nothing to do."""
     return bool(session.connection().execute(_SOME_OPEN).scalar())
 
 
@@ -301,27 +326,23 @@ def _shortcomings(session: Session, run_id: str, batch_id: str) -> dict[str, int
 
     ``failed_scores`` are those that a model's failure cost. ``metrics_without_weights`` are metrics that scored no clip
     for want of weights: those that were named, and those of a group of which that holds for all that need any. Nights
-    are judged by the metrics that gate, whatever else is there.
+    are judged by the metrics that gate, whatever else is there; what scores their baselines again is not.
     """
     # It brings numpy, which `vgen --help` and `vgen status` need not load.
-    from pipeline.scoring.registry import GROUPS, METRICS, WEIGHTS_MISSING, is_known, named  # noqa: PLC0415
+    from pipeline.scoring.registry import METRICS, counted_as_lacking, is_known, named  # noqa: PLC0415
 
     run = get_run(session, run_id)
-    of = _newest_scores(batch_id)
-    weightless = func.count().filter(of.c.reason.startswith(WEIGHTS_MISSING))
+    of = _newest_scores(batch_id, whoever=True)
     rows = session.execute(
-        select(of.c.metric, func.count(of.c.score), weightless, func.count().filter(of.c.broke))
+        select(of.c.metric, func.count(of.c.score), func.count().filter(of.c.unable), func.count().filter(of.c.broke))
         .where(of.c.place == 1)
         .group_by(of.c.metric)
     ).all()
-    asked = {metric.name: explicit for metric, explicit in named(name for name in run.metrics if is_known(name))}
-    lacking = {metric for metric, scored, missing, _ in rows if not scored and missing and metric in asked}
+    asked = {metric.name for metric, _ in named(name for name in run.metrics if is_known(name))}
+    lacking = {metric for metric, scored, unable, _ in rows if not scored and unable and metric in asked}
     present = {metric for metric, *_ in rows if metric in asked and METRICS[metric].weights}
-    counted = {metric for metric in lacking if asked[metric]}
-    for name in run.metrics:
-        members = present & set(GROUPS.get(name, ()))
-        counted |= members if members <= lacking else set()
-    without = 0 if run.kind.startswith("nightly") else len(counted)
+    counted = counted_as_lacking(run.metrics, present, lacking)
+    without = 0 if run.kind.startswith("nightly") and run.kind != RESCORE else len(counted)
     failed = sum(broken for metric, _, _, broken in rows if metric in asked)
     shortcomings = {"failed_scores": failed, "metrics_without_weights": without}
     return {name: count for name, count in shortcomings.items() if count}

@@ -1,4 +1,4 @@
-"""What only the steps of evaluation runs have: ready with their clips, sent to CPUs or GPUs.
+"""What is particular to the steps of evaluation runs: they are created with their clips, and run on CPUs or GPUs.
 
 They are leased, ended, recovered and paused as jobs' steps are, by ``db.queue``.
 """

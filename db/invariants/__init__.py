@@ -1,4 +1,4 @@
-"""Invariants of the rows, as queries that find violations: always none, or it is a bug.
+"""Invariants of the rows, as queries that find violations. A violation is a bug.
 
 Asked by ``vgen doctor`` and after every test that works on rows. Importing it builds the queries: workers do not.
 """

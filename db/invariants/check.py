@@ -1,4 +1,4 @@
-"""Asking every rule at once, and what breaks one."""
+"""Checks every invariant at once and returns the violations."""
 
 from dataclasses import dataclass
 from functools import cache

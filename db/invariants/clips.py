@@ -1,4 +1,4 @@
-"""Rules for what a job made: its segments, scores and rolls, and what was published."""
+"""Invariants of what a job made: its segments, scores and rolls, and what was published."""
 
 from typing import Any
 

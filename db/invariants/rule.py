@@ -1,4 +1,4 @@
-"""A rule, and what the queries of several rules ask of a job.
+"""An invariant, and the subqueries that several of them share.
 
 A rule's query is a SELECT of the rows that break it: the first column names the batch or job, the others say what is
 wrong with it.

@@ -1,4 +1,4 @@
-"""Keys with which programs call the line over HTTP, and the sessions of browsers that they open."""
+"""Tables of API keys, and of the browser sessions that they open."""
 
 from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,4 +1,4 @@
-"""Scores of clips, the runs that made them, and the runs' steps."""
+"""Tables of scores, evaluation runs and their steps."""
 
 from __future__ import annotations
 

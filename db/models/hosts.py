@@ -1,4 +1,4 @@
-"""Workers, the memory that clips were seen to need, and paused queues."""
+"""Tables of workers, of the memory that clips have needed, and of paused queues."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every table of a leased queue has, and every table of its attempts."""
+"""The columns that every table of a leased queue has, and every table of its attempts."""
 
 from sqlalchemy import BigInteger, CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,4 +1,4 @@
-"""Batches, jobs, their steps and attempts, and what these leave behind."""
+"""Tables of batches, jobs, steps, attempts, artifacts and checkpoints."""
 
 from __future__ import annotations
 

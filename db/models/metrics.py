@@ -1,4 +1,4 @@
-"""What metrics are made of: totals that only grow, and what has happened since they were last added to."""
+"""Tables of metrics: totals that only grow, and the measurements that are not yet added to them."""
 
 from __future__ import annotations
 

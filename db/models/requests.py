@@ -1,4 +1,4 @@
-"""Requests that clients send again."""
+"""The table of requests that clients may repeat."""
 
 from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column

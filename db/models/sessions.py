@@ -1,4 +1,4 @@
-"""Sessions that watch a video while it is made, and the GPUs that are reserved for them."""
+"""Tables of streaming sessions and of the GPUs reserved for them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What people say of clips: stars, notes, and which of two is better."""
+"""Tables of ratings, notes and votes."""
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,4 +1,4 @@
-"""Making a job's next step: its row is dispatched to a queue, or waits for the dispatcher."""
+"""Creates a job's next step: dispatched to a queue at once, or waiting for the dispatcher."""
 
 from __future__ import annotations
 

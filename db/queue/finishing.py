@@ -1,4 +1,4 @@
-"""Record a stage's result, and what comes next: the next step, a new roll, the next segment, or the job's end."""
+"""Records a stage's result and what comes next: the next step, a new roll, the next segment, or the job's end."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The right to work on a step: claimed, renewed, and looked at while it is held.
+"""Leases: how a step is claimed, renewed, and checked for a stop while it runs.
 
 Each function is a short part of its caller's transaction around one conditional statement, and says by its result
 whether the condition held.

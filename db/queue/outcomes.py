@@ -1,4 +1,4 @@
-"""Every end of an attempt at a step of any leased table, and the one way back to waiting.
+"""Every end of an attempt, for steps of any leased table, and the one way back to waiting.
 
 An end is one conditional UPDATE that holds for the current attempt alone, and the attempt's row. Where the step is a
 job's, the job's state changes in the same transaction. What a finish goes on to is in ``db.queue.finishing``.

@@ -1,4 +1,4 @@
-"""Stop and go: batches, queues and everything, paused and resumed by a person.
+"""Pauses of batches, of queues and of everything.
 
 A pause refuses claims at once, whatever was dispatched; a running step sees it within a second and is given back.
 """

@@ -1,4 +1,4 @@
-"""Recovery from lost messages and dead workers: the only code that ends leases.
+"""Recovers from lost messages and dead workers; the only code that ends leases.
 
 Each function handles at most one page and is safe to run from any number of processes at once.
 """

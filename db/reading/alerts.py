@@ -1,4 +1,4 @@
-"""Alerts, each reported once: jobs that nothing alive can run, and deadlines that will be missed."""
+"""Alerts, each reported once: jobs that no live worker can run, and deadlines at risk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How long clips take, learnt from rows: by preset, size, length, steps, acceleration and GPU type."""
+"""How long clips take, by preset, size, length, steps, acceleration and GPU type, from the rows of finished ones."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A batch's jobs as people look through them: filtered, in an order, a page at a time, in groups of one prompt.
+"""A batch's jobs for a browser: filtered, sorted, in pages, grouped by prompt.
 
 A page begins where the one before ended, at a key and not after a number of rows: no page takes longer than the first,
 and none shows a job twice because others have moved meanwhile.

@@ -1,4 +1,4 @@
-"""Forecasts: what no live worker can ever run, and when a batch will be done."""
+"""Estimates: what no live worker can ever run, and when a batch will be done."""
 
 from __future__ import annotations
 

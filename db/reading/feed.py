@@ -1,4 +1,4 @@
-"""The history of a batch or job while it happens: each entry once, none left out, from any place on.
+"""Follows the history of a batch or job from any position; each entry comes once, and none is left out.
 
 Rows become visible when their transaction ends, not in the order of their ids. So a reader that remembers only the last
 id could pass over one that comes late. The feed reads up to an id only once every transaction has ended that might

@@ -1,4 +1,4 @@
-"""What the line looks like at this moment, for metrics: open jobs, what waits for a GPU, workers."""
+"""Current figures for metrics: open jobs, clips that wait for a GPU, workers."""
 
 from __future__ import annotations
 

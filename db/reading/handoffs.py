@@ -1,4 +1,4 @@
-"""The frames in hand-off directories that are still needed."""
+"""Lists the frames in hand-off folders that are still needed."""
 
 from collections.abc import Sequence
 

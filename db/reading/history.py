@@ -1,4 +1,4 @@
-"""The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
+"""Reads the history of a job: its steps, their attempts, and the prompts that were used."""
 
 import heapq
 import itertools

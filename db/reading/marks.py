@@ -1,4 +1,4 @@
-"""What interrupted a batch's work, and where it went on: the marks on its timeline."""
+"""The marks on a batch's timeline: what interrupted its work, and where it resumed."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Estimates that were kept beside batches, and the GPU time that these took."""
+"""Compares the estimates of past batches with the GPU time that they took."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many clips are to be made before one that waits."""
+"""Counts the clips that will be made before a waiting one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a step is not at work: a pure function of what the rows say of it, its batch and the workers.
+"""Explains why a step does not run: a pure function of its rows, its batch and the workers.
 
 Everything that shows a reason, on the command line and over HTTP, has it from here.
 """
@@ -49,6 +49,7 @@ class Code(StrEnum):
     MODEL_UNUSABLE = "model_unusable"
     WORKER_LOST = "worker_lost"
     BACKOFF = "backoff"
+    RESERVED = "reserved_for_sessions"
     LOADING = "loading"
     IN_TURN = "in_turn"
     SENT = "sent"
@@ -93,6 +94,8 @@ class LiveWorker:
     loaded: str | None = None
     draining: bool = False
     dispatches: bool = False
+    reserved_for: str | None = None
+    """The batch of the session that it is reserved for."""
     failed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The code and the message of each preset that it could not load."""
 
@@ -196,9 +199,9 @@ def _nobody(now: Situation) -> Reason | None:
     if now.at_work:
         return None
     if now.solo:
-        return Reason(Code.NOBODY_AT_WORK, "nobody is at work in this home", Needs.WORKER, "vgen run")
+        return Reason(Code.NOBODY_AT_WORK, "no vgen process works in this home", Needs.WORKER, "vgen run")
     drain = f": all {len(now.workers)} drain" if now.workers else ""
-    return Reason(Code.NOBODY_AT_WORK, f"no worker is at work{drain}", Needs.WORKER, "vgen worker")
+    return Reason(Code.NOBODY_AT_WORK, f"no worker is running{drain}", Needs.WORKER, "vgen worker")
 
 
 def _queue_paused(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason | None:
@@ -245,13 +248,13 @@ def _lacks(step: OpenStep, batch: BatchFacts, now: Situation, live: Mapping[str,
 def _broker_away(now: Situation) -> Reason | None:
     if now.broker_away_since is None:
         return None
-    text = "the broker is away: no message can be sent; it goes on by itself when the broker is back"
+    text = "the broker is unreachable: no message can be sent; work resumes by itself when the broker is back"
     return Reason(Code.BROKER_AWAY, text, Needs.SERVICE, "vgen doctor", since=now.broker_away_since)
 
 
 _CAUSES = {
     "temporarily_unavailable": (Code.STORE_AWAY, "the store is away", "vgen doctor"),
-    "enhance_unavailable": (Code.LANGUAGE_MODEL_AWAY, "the language model is away", "vgen doctor"),
+    "enhance_unavailable": (Code.LANGUAGE_MODEL_AWAY, "the language model is unreachable", "vgen doctor"),
     "classifier_unavailable": (Code.CLASSIFIER_AWAY, "the classifier cannot be used", "vgen doctor"),
     "disk_full": (Code.DISK_FULL, "a disk, or the store, is full", "vgen sweep (or make room)"),
 }
@@ -263,12 +266,14 @@ def _after_failure(step: OpenStep, now: Situation) -> Reason | None:
     if step.queue is not None or (step.error_code is None and step.not_before <= now.now):
         return None
     code, error = step.error_code or "", step.error or ""
+    if step.not_before <= now.now and code not in (*_CAUSES, "handoff_full", "worker_lost"):
+        return None  # its rest is over: now it waits as every other step does
     until = step.not_before if step.not_before > now.now else None
     if code in _CAUSES:
         reason, text, mend = _CAUSES[code]
         return Reason(reason, f"{text}: {_brief(error)}", Needs.SERVICE, mend, until)
     if code == "handoff_full":
-        text = "the frames that wait for the encoder fill the hand-off: it goes on when there is room"
+        text = "frames that wait for the encoder fill the hand-off folder: the step resumes when there is room"
         return Reason(Code.HANDOFF_FULL, text, Needs.NOTHING, until=until)
     if code == "worker_lost":
         return Reason(Code.WORKER_LOST, f"{_brief(error)}: it is tried again", Needs.NOTHING, until=until)
@@ -301,7 +306,7 @@ def _without_worker(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason
         lacking = _lacks(step, batch, now, live)
         if lacking is not None:
             return Reason(Code.NO_WORKER, f"no live worker can make it: it needs {lacking}", Needs.WORKER, _start(now))
-        return _not_loadable(step, batch, now)
+        return _not_loadable(step, batch, now) or _reserved(step, batch, now)
     queues = _queues_of(step, batch, now)
     read = {queue for worker in now.at_work for queue in worker.queues}
     if read.intersection(queues):
@@ -341,13 +346,22 @@ def _not_loadable(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason |
     )
 
 
+def _reserved(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason | None:
+    """The reason where every worker that might make the clip takes the segments of a session alone."""
+    able = _able(step, batch, now)
+    if step.queue is not None or not able or any(worker.reserved_for in (None, batch.id) for worker in able):
+        return None
+    text = "every GPU that may make it is reserved for a session: it goes on when one ends"
+    return Reason(Code.RESERVED, text, Needs.NOTHING)
+
+
 def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:
     """The reason of a step that nothing stands against."""
     if step.queue is not None:
         return _dispatched(step, now)
     if not any(worker.dispatches for worker in now.at_work):
         mend = None if now.solo else "vgen dispatcher (or vgen worker with IO work)"
-        return Reason(Code.NO_DISPATCHER, f"nobody dispatches: no live worker reads {IO_QUEUE}", Needs.WORKER, mend)
+        return Reason(Code.NO_DISPATCHER, f"nothing is dispatched: no live worker reads {IO_QUEUE}", Needs.WORKER, mend)
     if step.stage is Stage.GENERATE:
         preset = parts_of(step.need)[0]
         slug = preset_slug(preset)

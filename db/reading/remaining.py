@@ -1,4 +1,4 @@
-"""The work left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
+"""Counts the remaining work in segments, because a clip of ten takes ten times as long as a clip of one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

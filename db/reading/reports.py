@@ -1,4 +1,4 @@
-"""A batch's timeline: who did what when, and where the time went. Added up by the database, whatever the batch's size.
+"""A batch's report: each worker's timeline and where the time went, added up by the database.
 
 Attempts are put into a hundred or so spans of time. An attempt adds to each span what it ran within it; the database
 groups attempts by the spans in which they began and ended, and sums their times, so that every span's share is exact

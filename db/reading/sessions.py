@@ -1,4 +1,4 @@
-"""What is shown of a session: its segments with their steps and files, its place among those that wait for a GPU."""
+"""Reads a session: its segments with their steps and files, and its place in the queue for a GPU."""
 
 from __future__ import annotations
 
@@ -115,6 +115,6 @@ def _segments(session: Session, row: StreamSession, *which: ColumnElement[bool])
     files = jobs.artifacts(session, list(steps))
     videos = {job_id: of_job["video"].key for job_id, of_job in files.items() if "video" in of_job}
     reserved = select(Reservation.worker, Reservation.gpu_type).where(Reservation.session_id == row.id)
-    rows = session.execute(reserved.order_by(Reservation.id)) if found else ()
-    gpu_types = {row.worker: row.gpu_type for row in rows}
+    workers = session.execute(reserved.order_by(Reservation.id)).all() if found else ()
+    gpu_types = {each.worker: each.gpu_type for each in workers}
     return [SegmentFacts(job, steps[job.id], videos.get(job.id), gpu_types) for job in found]

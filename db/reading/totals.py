@@ -1,4 +1,4 @@
-"""The counters of metrics: measurements added up, and moved into totals that nothing takes anything from.
+"""The counters of metrics: adds measurements to totals, which nothing ever reduces.
 
 What is shown is the totals and the measurements that are not in them yet, read at one instant; so a count never goes
 back, whichever server is asked, and is that of the rows that were committed.

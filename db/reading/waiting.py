@@ -1,4 +1,4 @@
-"""What of a batch is not at work, and why: the rows that ``reasons.explain`` decides by."""
+"""Reads what of a batch does not run: the rows from which ``reasons.explain`` decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from db import events, workers
-from db.models import LIVE_INDEX, Batch, Event, Job, Step, Worker
+from db.models import LIVE_INDEX, Batch, Event, Job, Reservation, Step, Worker
 from db.queue import pauses
 from db.reading.reasons import BatchFacts, Code, LiveWorker, Needs, OpenStep, Pause, Reason, Situation, explain, held
 from db.reading.remaining import TO_DO
@@ -36,7 +36,9 @@ class Wait:
 def situation(session: Session, presets: Mapping[str, Preset], *, solo: bool) -> Situation:
     """Read what holds for all batches now."""
     now = session.scalars(select(now_ms())).one()
-    live = [_live(worker, now) for worker in workers.alive(session)]
+    held_by = select(Reservation.worker, Reservation.batch_id).where(Reservation.ended_at.is_(None))
+    reserved = {each.worker: each.batch_id for each in session.execute(held_by)}
+    live = [_live(worker, now, reserved.get(worker.name)) for worker in workers.alive(session)]
     running = session.execute(
         select(Step.queue, func.count()).where(LIVE_INDEX, Step.state == StepState.RUNNING).group_by(Step.queue)
     )
@@ -52,7 +54,7 @@ def situation(session: Session, presets: Mapping[str, Preset], *, solo: bool) ->
     )
 
 
-def _live(worker: Worker, now: int) -> LiveWorker:
+def _live(worker: Worker, now: int, reserved_for: str | None) -> LiveWorker:
     failures, lately = worker.failed_presets or {}, capacity.failed(worker, now)
     return LiveWorker(
         worker.name,
@@ -64,6 +66,7 @@ def _live(worker: Worker, now: int) -> LiveWorker:
         loaded=worker.loaded,
         draining=worker.draining,
         dispatches=IO_QUEUE in worker.queues or not worker.queues,
+        reserved_for=reserved_for,
         failed={
             preset: (failure.get("code", ""), failure.get("error", ""))
             for preset, failure in failures.items()

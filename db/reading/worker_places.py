@@ -1,4 +1,4 @@
-"""Which workers are one: a worker that is started again has another name, and is the same GPU of the same host."""
+"""Identifies restarted workers: a new worker on the same GPU of the same host counts as the same place."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Budgets of GPU time and cost: what a batch has used, what it uses now, and when nothing more of it is dispatched.
+"""Budgets of GPU time and cost: what a batch has used and uses now, and when its dispatch stops.
 
 A budget counts the time of every ended attempt at generating, whatever came of it. What is in flight is counted by
 estimate before more is dispatched, so that a batch goes over by no more than the clips that were in flight.

@@ -1,4 +1,4 @@
-"""How many steps are in flight in each queue, and the capacity of GPU types and of their presets."""
+"""Counts the steps in flight in each queue, and the free capacity of GPU types and presets."""
 
 from __future__ import annotations
 

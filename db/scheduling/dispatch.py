@@ -1,4 +1,6 @@
-"""Which waiting steps are dispatched next: the window of each queue, priority, and a fair share between batches.
+"""The dispatch of waiting steps: which of them go out now, and to which queue.
+
+``fair_share`` orders them; here are the rows, the room of each queue and the state changes.
 
 A dispatched step's message is published after the commit; until then, and if that never happens, the row is the
 outbox: the reconciler finds it.
@@ -6,9 +8,6 @@ outbox: the reconciler finds it.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
+from db.scheduling.fair_share import NO_DEADLINE, Candidate, Enough, WaitingBatch, in_turn, ordered
 from db.scheduling.placement import OF_SESSION, ONLY_NEED, head_priority, waiting_needs, waiting_steps
 from db.sessions import joined
 from pipeline.outputs import GenerateOutput
@@ -41,9 +41,6 @@ from pipeline.policy.routes import (
 )
 from pipeline.presets import Preset, all_presets
 from pipeline.states import JobState, Stage, StepState
-
-_NO_DEADLINE = 2**62
-
 
 _Presets = Mapping[str, Preset] | None
 """The presets of this host, which say what fits which GPU; None stands for the catalogue's."""
@@ -66,37 +63,6 @@ class StepMessage:
     """The attempts that were made at this step before."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    name: str
-    deadline: int
-    """The batch's deadline, in the database's milliseconds."""
-    heads: Mapping[Stage, int]
-    """The priority of the first step that waits, by stage; of those that wait to be generated, of the first need's."""
-    only_need: str | None
-    """The need of all its clips that wait to be generated; None where there are several, or none."""
-    scored: bool
-    of_session: bool = False
-    """Whether its clips are made on the GPU that is reserved for its session."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    step_id: int
-    job_id: str
-    owner: str
-    batch_id: str
-    segment: int
-    roll: int
-    priority: int
-    deadline: int
-    need: str = ""
-    """The need of a generate step."""
-    scored: bool = False
-    last_segment: bool = True
-    attempts: int = 0
-
-
 _SESSION_ROOM = 2
 """The segments of a session that its GPU may have been sent: one that runs, and one that waits."""
 _PLACE_LOCK = 0x7667656E
@@ -114,8 +80,8 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         return None
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
-    owners = _dispatchable(session)
-    if not owners or ALL_QUEUES in paused:
+    batches = _dispatchable(session)
+    if not batches or ALL_QUEUES in paused:
         return []
     live = in_flight(session)
     messages = []
@@ -128,27 +94,27 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         held_back = [] if queue is not None else _at_paused_handoffs(session, stage, paused)
-        chosen = _ordered(_candidates(session, owners, stage, room, *held_back), room)
+        chosen = ordered(_candidates(session, batches, stage, room, *held_back), room)
         dispatched = _dispatch(session, stage, chosen, paused)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         messages += dispatched
-    messages += _dispatch_sessions(session, owners, live, paused)
+    messages += _dispatch_sessions(session, batches, live, paused)
     capacity = preset_capacity(session, live, paused)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
         return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
-    free = {batch_id: owner for batch_id, owner in owners.items() if not owner.of_session}
-    chosen = _ordered(_servable(session, free, capacity, presets, budgets))
+    free = {batch_id: batch for batch_id, batch in batches.items() if not batch.of_session}
+    chosen = ordered(_servable(session, free, capacity, presets, budgets))
     return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
 
 
 def _dispatch_sessions(
-    session: Session, owners: Mapping[str, _Owner], live: Mapping[str, int], paused: Sequence[str]
+    session: Session, batches: Mapping[str, WaitingBatch], live: Mapping[str, int], paused: Sequence[str]
 ) -> list[StepMessage]:
     """Dispatch sessions' segments, each to the GPU that is reserved for its session."""
     waiting = {
-        batch_id: owner for batch_id, owner in owners.items() if owner.of_session and Stage.GENERATE in owner.heads
+        batch_id: batch for batch_id, batch in batches.items() if batch.of_session and Stage.GENERATE in batch.heads
     }
     if not waiting:
         return []
@@ -197,58 +163,35 @@ _DISPATCHABLE = (
 )
 
 
-def _dispatchable(session: Session) -> dict[str, _Owner]:
+def _dispatchable(session: Session) -> dict[str, WaitingBatch]:
     """The batches of which something may be dispatched, oldest first."""
-    owners = {}
+    batches = {}
     for batch_id, owner, deadline, scored, of_session, only_need, *waiting in session.connection().execute(
         _DISPATCHABLE
     ):
         heads = {stage: head for stage, head in zip(Stage, waiting, strict=True) if head is not None}
         if heads:
-            due = _NO_DEADLINE if deadline is None else deadline
-            owners[batch_id] = _Owner(owner, due, heads, only_need, bool(scored), bool(of_session))
-    return owners
-
-
-class _Enough:
-    """Tells which batches need not be read: where each clip is a batch of its own, there are thousands.
-
-    Batches are read in the order of ``_in_turn``. Once as many of one owner as there is room for have each had a step
-    of the priority that was expected, whatever the next ones have comes after those.
-    """
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, ...]] = Counter()
-
-    def reached(self, of: tuple[str, ...], room: int) -> bool:
-        return self._counts[of] >= room
-
-    def note(self, of: tuple[str, ...], candidates: Sequence[_Candidate], expected: int) -> None:
-        self._counts[of] += any(item.priority == expected for item in candidates)
-
-
-def _in_turn(owners: Mapping[str, _Owner], stage: Stage) -> list[tuple[str, _Owner]]:
-    """The batches with steps that wait there: highest priority first, then the earliest deadline, then the oldest."""
-    waiting = [(batch_id, owner) for batch_id, owner in owners.items() if stage in owner.heads]
-    return sorted(waiting, key=lambda item: (-item[1].heads[stage], item[1].deadline))
+            due = NO_DEADLINE if deadline is None else deadline
+            batches[batch_id] = WaitingBatch(owner, due, heads, only_need, bool(scored), bool(of_session))
+    return batches
 
 
 def _servable(
-    session: Session, owners: dict[str, _Owner], capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets
-) -> Iterable[_Candidate]:
+    session: Session, batches: dict[str, WaitingBatch], capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets
+) -> Iterable[Candidate]:
     """Generate steps that a preset's queue has room for: those without room hold up nobody behind them."""
-    enough = _Enough()
-    for batch_id, owner in _in_turn(owners, Stage.GENERATE):
+    enough = Enough()
+    for batch_id, batch in in_turn(batches, Stage.GENERATE):
         if not budgets.allows(batch_id):
             continue
-        for need in waiting_needs(session, batch_id) if owner.only_need is None else [owner.only_need]:
+        for need in waiting_needs(session, batch_id) if batch.only_need is None else [batch.only_need]:
             by_type = budgets.open_to(batch_id, _capacity_of(need, capacity))
-            room, alike = sum(max(0, each.room) for each in by_type.values()), (owner.name, need, *sorted(by_type))
-            if choose_queue(need, by_type, presets) is None or (owner.only_need and enough.reached(alike, room)):
+            room, alike = sum(max(0, each.room) for each in by_type.values()), (batch.owner, need, *sorted(by_type))
+            if choose_queue(need, by_type, presets) is None or (batch.only_need and enough.reached(alike, room)):
                 continue
-            candidates = _first_waiting(session, batch_id, owner, Stage.GENERATE, room, need)
-            if owner.only_need:
-                enough.note(alike, candidates, owner.heads[Stage.GENERATE])
+            candidates = _first_waiting(session, batch_id, batch, Stage.GENERATE, room, need)
+            if batch.only_need:
+                enough.note(alike, candidates, batch.heads[Stage.GENERATE])
             yield from candidates
 
 
@@ -282,26 +225,26 @@ def _at_paused_handoffs(session: Session, stage: Stage, paused: Sequence[str]) -
 
 
 def _candidates(
-    session: Session, owners: Mapping[str, _Owner], stage: Stage, room: int, *which: ColumnElement[bool]
-) -> Iterable[_Candidate]:
+    session: Session, batches: Mapping[str, WaitingBatch], stage: Stage, room: int, *which: ColumnElement[bool]
+) -> Iterable[Candidate]:
     """The first waiting steps of batches, as far as there can be room for them; not of those to be generated."""
-    enough = _Enough()
-    for batch_id, owner in _in_turn(owners, stage):
-        if not enough.reached((owner.name,), room):
-            candidates = _first_waiting(session, batch_id, owner, stage, room, which=which)
-            enough.note((owner.name,), candidates, owner.heads[stage])
+    enough = Enough()
+    for batch_id, batch in in_turn(batches, stage):
+        if not enough.reached((batch.owner,), room):
+            candidates = _first_waiting(session, batch_id, batch, stage, room, which=which)
+            enough.note((batch.owner,), candidates, batch.heads[stage])
             yield from candidates
 
 
 def _first_waiting(
     session: Session,
     batch_id: str,
-    owner: _Owner,
+    batch: WaitingBatch,
     stage: Stage,
     limit: int,
     need: str = "",
     which: Sequence[ColumnElement[bool]] = (),
-) -> list[_Candidate]:
+) -> list[Candidate]:
     """The first waiting steps of a batch, of one need where they generate: reads of an index only."""
     segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
     last_segment = (Step.segment == segments - 1) if stage is Stage.ENCODE else true()
@@ -317,35 +260,15 @@ def _first_waiting(
     )
     candidates = []
     for step_id, job_id, segment, roll, priority, attempts, last in rows:
-        place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
-        candidates.append(_Candidate(*place, need, owner.scored, bool(last), attempts))
+        place = (step_id, job_id, batch.owner, batch_id, segment, roll, priority, batch.deadline)
+        candidates.append(Candidate(*place, need, batch.scored, bool(last), attempts))
     return candidates
-
-
-def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
-    """Priority first; within one, owners take turns, and within an owner's turn so do the owner's batches.
-
-    Batches of one owner share that owner's turns: many small batches do not crowd out another's large one. Of those
-    whose turn it is, the one with the earliest deadline goes first.
-    """
-    by_owner: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
-    for item in candidates:
-        by_owner.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
-    ranked: list[tuple[int, int, int, int, _Candidate]] = []
-    for (priority, _), batches in by_owner.items():
-        rounds = itertools.zip_longest(
-            *sorted(batches.values(), key=lambda items: (items[0].deadline, items[0].batch_id))
-        )
-        in_turn = (item for one_round in rounds for item in one_round if item is not None)
-        ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
-    most = len(ranked) if limit is None else max(0, limit)
-    return [entry[4] for entry in heapq.nsmallest(most, ranked, key=lambda entry: entry[:4])]
 
 
 def _dispatch(
     session: Session,
     stage: Stage,
-    chosen: Sequence[_Candidate],
+    chosen: Sequence[Candidate],
     paused: Sequence[str],
     capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
@@ -353,7 +276,7 @@ def _dispatch(
 ) -> list[StepMessage]:
     if not chosen:
         return []
-    bound: dict[str, list[_Candidate]] = {}
+    bound: dict[str, list[Candidate]] = {}
     for item in chosen:
         if capacity is not None and budgets is not None:
             queue = _reserve_gpu(item, capacity, presets, budgets)
@@ -371,7 +294,7 @@ def _dispatch(
     ]
 
 
-def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets) -> str | None:
+def _reserve_gpu(item: Candidate, capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets) -> str | None:
     """Reserve room in a preset's queue and a part of the batch's budget; None where there is no room."""
     by_type = _capacity_of(item.need, capacity)
     if not budgets.allows(item.batch_id):
@@ -383,7 +306,7 @@ def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Preset
     return queue
 
 
-def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
+def _queue_of(session: Session, stage: Stage, item: Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
     queue = route(stage)
     if queue is None:
@@ -410,7 +333,7 @@ def _handoff_id(session: Session, job_id: str, roll: int, segment: int) -> str |
     return generated.handoff_id if generated else None
 
 
-def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
+def _mark_dispatched(session: Session, items: Sequence[Candidate], queue: str) -> set[int]:
     """Move waiting steps to dispatched, and their jobs to in flight; the ids of those that still waited."""
     ids = mark_dispatched(session, Step, [item.step_id for item in items], queue)
     in_flight = moving(Job, JobState.IN_FLIGHT, JobState.WAITING)

@@ -1,4 +1,4 @@
-"""The step that a GPU worker is likely to run next: a read that claims nothing and promises nothing."""
+"""Predicts the step that a GPU worker will run next; it only reads, and claims nothing."""
 
 from collections.abc import Sequence
 

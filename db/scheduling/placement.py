@@ -1,4 +1,4 @@
-"""Model placement in rows: which GPU worker holds which preset, and what waits for which.
+"""Model placement in rows: which GPU worker holds which preset, and what waits for which preset.
 
 The rows of live GPU workers are locked, in one order, while presets are assigned: any number of dispatchers may do so.
 """

@@ -1,4 +1,4 @@
-"""A GPU for a session: which worker is reserved for it, until when, and what the time costs in which nothing is made.
+"""Reservations of GPU workers for sessions: which worker, until when, and the cost of idle time.
 
 A rule of the one dispatcher, and no second pool. A reservation begins at once: the worker may claim nothing but the
 session's segments from then on (``leases.taking``), and what it is in the middle of is given back with a checkpoint

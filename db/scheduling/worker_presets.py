@@ -1,4 +1,4 @@
-"""A GPU worker's row about models: the preset assigned to it, the one it holds, and those that failed to load."""
+"""A GPU worker's presets as rows: the assigned one, the loaded one, and those that failed to load."""
 
 from dataclasses import dataclass
 

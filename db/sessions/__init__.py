@@ -1,1 +1,1 @@
-"""Sessions that watch a video while it is made: their rows, their segments' order, and their end."""
+"""Streaming sessions: their rows, the order of their segments, and their end."""

@@ -1,4 +1,4 @@
-"""One more segment of a session: a job behind the others of its batch, which goes on from the last that may succeed."""
+"""Adds a segment to a session: a job that continues the last segment that can still succeed."""
 
 from __future__ import annotations
 

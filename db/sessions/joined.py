@@ -1,4 +1,4 @@
-"""The published clips of a session, which its last job joins."""
+"""Reads the published clips of a session, which its last job joins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session's row: stored, found, changed along the allowed moves."""
+"""A session's row: stored, found, and changed along the allowed moves."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def touch(session: Session, session_id: str) -> bool:
     """Note that the session was heard of just now; False where it has ended, or never was.
 
     It keeps no session, and no GPU for it, whose batch is paused or whose open segments are all held for a person: that
-    one ends as if nothing were heard of it, unless somebody lets it go on in time.
+    one ends as if nothing were heard of it, unless somebody resumes it in time.
     """
     own = Job.batch_id == StreamSession.batch_id
     paused = exists().where(Batch.id == StreamSession.batch_id, Batch.paused)

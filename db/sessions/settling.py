@@ -1,4 +1,4 @@
-"""What becomes of a session's segments: those after a lost one are cancelled, and at the end all are joined.
+"""Settles a session's segments: cancels those after a lost one, and joins all at the end.
 
 Done by the dispatcher, one session a transaction, and at once where a session is closed.
 """
@@ -76,7 +76,7 @@ def _some_open(session: Session, batch_id: str) -> bool:
 def _cancel_followers(session: Session, batch_id: str) -> None:
     while ids := _orphaned(session, batch_id):
         cancelled = cancel_all(session, ids, wait=False)
-        why = "the segment that it goes on from was not made"
+        why = "the segment before it was not made"
         session.execute(
             update(Job)
             .where(Job.id.in_(cancelled), Job.state == JobState.CANCELLED)

@@ -1,4 +1,4 @@
-"""What is done for sessions again and again: those of which nothing is heard end, and ended ones are settled."""
+"""Periodic work for sessions: ends silent ones, and settles those that have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFmpeg's arguments for each codec that vgen offers, and the rules their options must keep."""
+"""FFmpeg's arguments for each codec, and the rules for their options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A contact sheet: posters in rows with their prompts under them, as one picture."""
+"""Draws a contact sheet: posters in rows, with their prompts, as one picture."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Raw frames into FFmpeg, and a finished file or a clear error out of it."""
+"""Encodes raw frames with FFmpeg, to a finished file or a clear error."""
 
 from __future__ import annotations
 

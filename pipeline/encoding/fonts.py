@@ -1,4 +1,4 @@
-"""Fonts for text in pictures: for each character one that has it, of those that this machine has."""
+"""Chooses fonts for text in pictures: for each character, an installed font that has it."""
 
 import shutil
 import subprocess

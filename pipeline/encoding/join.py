@@ -1,4 +1,4 @@
-"""Encoded segments become one video: their packets are put one after the other, and no picture is encoded again."""
+"""Joins encoded segments to one video by copying their packets, without encoding again."""
 
 import errno
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Still pictures of a clip: a poster and a contact strip, made of the raw frames."""
+"""Makes a clip's still pictures from the raw frames: a poster and a strip."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Find out what a finished video file holds, by decoding it."""
+"""Reads the properties of a finished video file by decoding it completely."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The sound of a clip that was made in pieces: raw pieces become one track, which is encoded once.
+"""Joins the raw sound of a clip's segments to one track, which is encoded once.
 
 Packets of AAC are never put one after the other: each run of an encoder begins with samples of its own (its priming),
 and ends in a packet that it fills up, so that every seam would be a gap, and sound and picture would drift apart.

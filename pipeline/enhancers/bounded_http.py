@@ -43,7 +43,7 @@ class _Limits:
 
     def late(self) -> AnswerError:
         begun = self.bytes_left < MAX_ANSWER_BYTES
-        return AnswerError(f"no {'whole ' if begun else ''}answer within {self.timeout_s:g} s")
+        return AnswerError(f"no {'complete ' if begun else ''}answer within {self.timeout_s:g} s")
 
     def take(self, byte_count: int) -> None:
         self.bytes_left -= byte_count
@@ -112,7 +112,7 @@ def _read(answer: httpx2.Response) -> bytes:
     if encoding in ("identity", ""):
         return raw
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise AnswerError("answer is compressed, though it was asked for uncompressed")
+        raise AnswerError("answer is compressed, although an uncompressed one was requested")
     decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         body = decompressor.decompress(raw, MAX_ANSWER_BYTES + 1)

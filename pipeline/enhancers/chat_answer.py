@@ -63,7 +63,7 @@ def _require_whole(choice: dict[str, Any], usage: Any, token_limit: int | None) 
 
 def _cut_reason(token_limit: int | None) -> str:
     limit = "the model's limit" if token_limit is None else f"{token_limit} tokens, thinking included"
-    return f"answer was cut at {limit} (VGEN_ENHANCE_MAX_TOKENS is the limit asked for)"
+    return f"answer was cut at {limit} (VGEN_ENHANCE_MAX_TOKENS is the requested limit)"
 
 
 def _text(message: dict[str, Any], content: Any) -> str:

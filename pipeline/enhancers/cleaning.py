@@ -115,11 +115,11 @@ def _require_one(lines: list[str]) -> None:
     """Refuse what is several prompts, or one in parts that belong together in a way that is not known."""
     marked = [line for line in lines if _LIST_MARK.match(line)]
     if len(marked) > 1 or (marked and marked[0] is not lines[0]):
-        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was asked for")
+        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was requested")
     if marked and re.search(r"\s\(?2[.):]\s", " ".join(lines)):
-        raise UnusableAnswerError(f"answer is a numbered list, and one prompt was asked for: {excerpt(lines[0])}")
+        raise UnusableAnswerError(f"answer is a numbered list, and one prompt was requested: {excerpt(lines[0])}")
     if sum(_LETTERED.match(line) is not None for line in lines) > 1:
-        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was asked for")
+        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was requested")
     options = [line for line in lines if _OPTION.match(line) or _OR.match(line)]
     if options:
         raise UnusableAnswerError(f"answer holds several prompts: {excerpt(options[0])}")

@@ -29,7 +29,7 @@ class PromptEnhancer:
     ) -> None:
         if not providers:
             raise RefusedError(
-                "enhancement was asked for, but VGEN_ENHANCE_PROVIDERS names no provider", code="enhance_not_configured"
+                "enhancement was requested, but VGEN_ENHANCE_PROVIDERS names no provider", code="enhance_not_configured"
             )
         self.settings = settings or EnhanceSettings()
         self.system_prompts = system_prompts or SystemPrompts(self.settings.system_prompt_dir)

@@ -1,1 +1,1 @@
-"""Files that people hand in: opened, read and named so that none of them can surprise; and digests."""
+"""Safe handling of files from users: how they are opened, read, named and hashed."""

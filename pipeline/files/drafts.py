@@ -1,4 +1,4 @@
-"""Files that take their name when they are whole, so that a reader sees the old content or the new, and never half."""
+"""Atomic file writes: a file gets its name only when it is complete, so that readers never see half of it."""
 
 import contextlib
 import os

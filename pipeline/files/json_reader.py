@@ -1,4 +1,4 @@
-"""JSON that people hand in: bounded in size, depth and digits, and every mistake said with its line and column.
+"""Reads JSON from users, with limits on size, depth and digits; every mistake has a line and column.
 
 Two equal keys in one object are refused: which of them counts would be a matter of the reader.
 """

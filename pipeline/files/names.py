@@ -1,4 +1,4 @@
-"""Names that come out of a file and become names of files: checked here before they touch a path.
+"""Checks names that come from a file and become file names, before they touch a path.
 
 Where a name only has to remind of a text, ``pipeline.files.object_names.slug`` makes it; where it must be the text, as
 in an export for another program, ``broken_rule`` says whether it may.

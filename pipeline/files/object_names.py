@@ -1,4 +1,4 @@
-"""Keys of stored objects, made of their bytes' digests, and the rules that keys keep in every form of storage.
+"""Names of stored objects, derived from digests, and the rules that names must obey in every store.
 
 And slugs, which remind people of a text.
 """

@@ -1,4 +1,4 @@
-"""Files that a person hands to a command: regular files, and pipes that the shell has opened for it.
+"""Opens files that a person hands to a command: regular files, and pipes that the shell has opened.
 
 ``vgen eval compare <(jq … a.json) <(jq … b.json)`` gives paths such as ``/dev/fd/63``: their other end is open, so
 reading them waits for nobody but the program that the person started. A named pipe in a folder is refused.

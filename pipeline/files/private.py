@@ -1,4 +1,4 @@
-"""Folders and files that are this user's alone, also where everybody may make some: /dev/shm and /tmp.
+"""Folders and files that belong to this user alone, even below world-writable folders such as /dev/shm and /tmp.
 
 What vgen makes has no permissions for others (the setting ``umask``). What is there already is used as it is, unless
 somebody else could have put it there: below a folder that everybody may write to, a folder or link of another user is

@@ -1,4 +1,4 @@
-"""Files that users name are opened in one way: regular files only, never waited for, and read up to a limit.
+"""Opens files that users name: only regular files, without ever waiting, and up to a size limit.
 
 A path that a user or a file gives may lead to a device that never ends (``/dev/zero``), to a pipe that nobody writes
 into, to a folder, or to a file of ``/proc`` that says it has no bytes and gives any number of them. Each ends here with

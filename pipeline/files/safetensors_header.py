@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read by ourselves: bounded, in linear time, before any library sees the file.
+"""Reads the header of a safetensors file, with limits, before any library opens the file.
 
 The format is a length (8 bytes, little-endian), that many bytes of JSON, and the tensors' bytes without gaps.
 """

@@ -1,4 +1,4 @@
-"""A file's name in another spelling: what looks the same can be composed (NFC) or taken apart (NFD).
+"""Finds a file whose name uses another Unicode normal form (NFC or NFD) of the same characters.
 
 Phones and macOS write ``é`` as two characters, most keyboards as one; for Linux these are two names.
 """

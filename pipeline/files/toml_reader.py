@@ -1,4 +1,4 @@
-"""TOML that people hand in: bounded in size and depth, and no exception of the parser but with its place."""
+"""Reads TOML from users, with limits on size and depth; every error has its place."""
 
 import os
 import re

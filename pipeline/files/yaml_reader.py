@@ -1,4 +1,4 @@
-"""The one reader of YAML: data only, built from parser events, in time and memory that follow the text's length.
+"""Reads YAML from users: plain data only, in time and memory proportional to its length.
 
 No tag can make an object, no alias can multiply a value, a second equal key is refused, and a plain value longer than
 any number is text. So are dates, and numbers to base 60 or 8 (``1:30``, ``010``). A document of any length needs no

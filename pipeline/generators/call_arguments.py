@@ -1,4 +1,4 @@
-"""Make the keyword arguments of a pipeline's call from a job; a field that the call does not take is refused."""
+"""Builds the arguments of a pipeline's call from a job; a field without an argument is refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

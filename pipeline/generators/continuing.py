@@ -1,4 +1,4 @@
-"""Continue a clip from the segment before: the pipeline, and the form in which it takes the last frames.
+"""Continues a clip from the segment before: the pipeline, and the form in which it takes the last frames.
 
 The class that takes frames is made of the components that are in memory already: no weight is loaded twice.
 """
@@ -10,11 +10,21 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import FatalError, RefusedError
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import Continuation, Preset
 
 
-def continuing_pipeline(pipe: Any, cls: Any, continuation: Continuation) -> Any:
-    """A pipeline of that class that shares the loaded one's components, its scheduler among them."""
+def continuing_pipeline(preset: Preset, pipe: Any) -> Any:
+    """Return the pipeline that makes the segments after the first: ``pipe`` itself, if its class takes frames, else an
+    instance of the preset's continuation class that shares the components of ``pipe``, its scheduler among them.
+
+    Raises:
+        RefusedError: code ``pipeline_unknown``; the installed diffusers does not have the continuation class.
+    """
+    continuation = preset.continuation
+    if continuation is None or continuation.pipeline_class is None:
+        return pipe
+    cls = pipeline_class(continuation.pipeline_class)
     parameters = inspect.signature(cls.__init__).parameters
     components = {name: part for name, part in pipe.components.items() if name in parameters}
     settings = {name: pipe.config[name] for name in parameters if name in pipe.config and name not in pipe.components}
@@ -46,7 +56,7 @@ def continuation_of(preset: Preset) -> Continuation:
     """
     if preset.continuation is None:
         raise RefusedError(
-            f"segments: preset {preset.name} cannot go on from given frames", code="continuation_unsupported"
+            f"segments: preset {preset.name} cannot continue from given frames", code="continuation_unsupported"
         )
     return preset.continuation
 

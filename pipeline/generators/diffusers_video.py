@@ -1,4 +1,4 @@
-"""Any diffusers video pipeline, by the name of its class: loaded once, run many times.
+"""Runs any video pipeline of diffusers, by the name of its class: loaded once, run many times.
 
 Frames become bytes by one rule, on the device: ``(x * 255).round().clamp(0, 255)`` in float32, ties to even, which
 is what diffusers' own conversion to images does. Noise comes from a CPU generator, so that a seed means the same
@@ -52,11 +52,8 @@ from pipeline.generators.text_facts import text_facts
 from pipeline.generators.warm_up import blank_pictures, smallest_clip
 from pipeline.models.hub import model_folder
 from pipeline.models.moving import move, weight_bytes
-from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
-
-__all__ = ["DiffusersVideoGenerator", "pipeline_class"]
 
 LORA_BYTES = 2 * 1024**3
 
@@ -104,7 +101,7 @@ class DiffusersVideoGenerator(Generator):
         except Exception as error:
             raise translated(error, f"loading {preset.name}") from error
         self._pipe, self._device, self._preset, self._revision, self._how = pipe, device, preset, revision, how
-        self._continuing = _continuing(preset, pipe)
+        self._continuing = continuing_pipeline(preset, pipe)
         self._embeddings = EmbeddingCache()
         self._loras = Loras(pipe, self._lora_bytes)
         for pipeline in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
@@ -124,7 +121,8 @@ class DiffusersVideoGenerator(Generator):
             raise FatalError("no model is loaded", code="model_not_loaded")
         if request.spec.preset != self._preset.name:
             raise FatalError(
-                f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
+                f"preset {request.spec.preset!r} was requested, {self._preset.name!r} is loaded",
+                code="model_not_loaded",
             )
         acceleration = request.accelerated_by
         if acceleration.at_load != self._how:
@@ -392,10 +390,3 @@ def _resume_point(request: GenerationRequest, keeper: CheckpointKeeper, device: 
     except CheckpointUnusableError as error:
         keeper.refuse(str(error))
         return None
-
-
-def _continuing(preset: Preset, pipe: Any) -> Any:
-    """Return what makes the segments after the first."""
-    if preset.continuation is None or preset.continuation.pipeline_class is None:
-        return pipe
-    return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)

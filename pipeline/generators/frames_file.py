@@ -1,4 +1,4 @@
-"""The raw frames file, written in place into the room that was reserved for it."""
+"""Writes the raw frames into the file that was reserved for them."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Turn a pipeline's frames into bytes: pixels become uint8 where they are, and leave the GPU by pinned memory."""
+"""Converts a pipeline's frames to bytes: uint8 on their device, then copied through pinned memory."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""A generator that makes no picture: it keeps the protocol, counts steps, and fills the frames from the seed.
+"""A generator without a model, for tests: it keeps the protocol, counts steps, and fills frames from the seed.
 
 It measures and tests the line around the model. It imports no torch. ``VGEN_IDLE_STEP_S`` is the time of one step in
 seconds (default 0), read at load. ``VGEN_IDLE_FRAMES`` names a file of raw frames that are handed over instead, from

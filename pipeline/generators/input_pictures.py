@@ -1,4 +1,4 @@
-"""A request's input files as the pictures that a pipeline is called with."""
+"""Reads a request's input files as the pictures that a pipeline takes."""
 
 from pathlib import Path
 from typing import Any

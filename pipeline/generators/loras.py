@@ -1,4 +1,4 @@
-"""LoRAs of a loaded pipeline: put on for the clip that names them, kept by use, and off for every other clip.
+"""LoRAs of a loaded pipeline: on for the clip that names them, off for every other, and evicted by last use.
 
 They stay adapters beside the weights and are never fused into them, so a clip without any is made by the very same
 weights as before: disabled adapters leave out their part of each layer's sum.
@@ -111,9 +111,7 @@ class Loras:
         halves = _without_other_half(expected)
         if halves:
             self._forget(name)
-            raise RefusedError(
-                f"{label} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
-            )
+            raise RefusedError(f"{label} is incomplete: {named(halves)} has no other half", code="lora_unusable")
         tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
         if not tensors or len(tensors) < len(expected):
             self._forget(name)

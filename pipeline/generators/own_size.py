@@ -1,4 +1,4 @@
-"""Pipelines without arguments for a size, which make a few sizes of their own."""
+"""Pipelines without size arguments, which make only a few fixed sizes."""
 
 import inspect
 from typing import Any

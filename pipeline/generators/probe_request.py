@@ -1,4 +1,4 @@
-"""A clip that is made to learn something of a preset, without a job: its request, and a file for its frames."""
+"""The request of a clip that is made only to measure a preset, without a job."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def probe_request(
     if preset.workload is Workload.I2V and image is None:
         problems.append(Problem(f"is required by preset {name!r} (image to video)", field="--image"))
     if preset.required_inputs or preset.workload is Workload.V2V:
-        problems.append(Problem(f"{name!r} needs inputs besides an image: it cannot be measured so", field="preset"))
+        problems.append(Problem(f"{name!r} needs inputs besides an image, so it cannot be measured", field="preset"))
     values = {
         **preset.defaults.model_dump(),
         "prompt": prompt,

@@ -1,4 +1,4 @@
-"""A preset's pipeline from disk into memory, as it is wanted there."""
+"""Loads a preset's pipeline from disk into memory."""
 
 from pathlib import Path
 from typing import Any

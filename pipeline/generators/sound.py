@@ -1,4 +1,4 @@
-"""The sound that some pipelines make (LTX-2): taken from their output, brought to the clip's length, written raw."""
+"""The sound of pipelines that make it (LTX-2): extracted, fitted to the clip's length, written raw."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Record how much of a clip's texts a loaded pipeline read."""
+"""Records how much of a clip's texts the loaded pipeline read."""
 
 from typing import Any
 

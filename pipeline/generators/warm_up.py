@@ -1,4 +1,4 @@
-"""The clip of a warm-up: what a first run sets up must not fall to a job."""
+"""The warm-up clip, which sets up what the first run of a model would otherwise set up during a job."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""The base of every page: templates, one stylesheet, one script, and how texts of strangers are written."""
+"""The base of every HTML page: templates, one stylesheet, one script, and safe output of user texts."""
 
 from pipeline.html.cards import Card
 from pipeline.html.environment import STATIC, environment, render, static_text

@@ -1,4 +1,4 @@
-"""A clip as a card on a wall: its poster, what it was made of, and what became of it."""
+"""A clip as a card on a wall: poster, specification and outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The Jinja2 environment that all pages are rendered by: everything is escaped, and nothing is missing unnoticed."""
+"""The Jinja2 environment of all pages: everything is escaped, and an undefined name is an error."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts of strangers, made safe to stand among others: prompts, names, labels, error messages."""
+"""Makes user texts safe for display: prompts, names, labels, error messages."""
 
 import re
 

@@ -1,1 +1,1 @@
-"""Input images, videos and LoRAs: found, fetched, checked and digested when a file is submitted."""
+"""Input images, videos and LoRAs: located, downloaded, checked and hashed when a file is submitted."""

@@ -1,4 +1,4 @@
-"""Tell the IP addresses of the open internet, by IANA's registries and not by the version of Python.
+"""Decides which IP addresses are public, by IANA's registries, independently of the Python version.
 
 ``ipaddress.is_global`` differs between Python 3.11.2 and 3.13, and calls addresses public that are of no public host:
 deprecated site-local ones, reserved blocks, and IPv6 addresses that carry a private IPv4 address.

@@ -1,4 +1,4 @@
-"""Input images, videos and LoRAs: located, checked and digested at submit: the submitter's disk is not the worker's."""
+"""Locates, checks and hashes inputs at submit, because workers cannot read the submitter's disk."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class StoredInput:
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
-            message = "was changed after it was checked; nothing was stored: submit once more"
+            message = "was changed after it was checked; nothing was stored: submit again"
             raise InputError([Problem(message, str(self.path))])
 
 

@@ -1,4 +1,4 @@
-"""A file behind a URL, fetched for a submitter who may not be trusted with this host's own networks.
+"""Downloads a URL for an untrusted submitter, without access to this host's private networks.
 
 Every address is judged in the moment it is connected to, so neither a name that answers differently the next time
 (DNS rebinding) nor a redirect leads past the rule. Proxies of the environment are not used: behind one, nobody here
@@ -135,7 +135,7 @@ def _check_headers(headers: dict[bytes, str], max_bytes: int, media_types: froze
         bare = declared.partition(";")[0].strip().lower()[:100]
         raise _RefusedError(f"is {bare}, not one of {', '.join(sorted(media_types))}")
     if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
-        raise _RefusedError(f"comes in the encoding {headers[b'content-encoding']}, which was not asked for")
+        raise _RefusedError(f"comes in the encoding {headers[b'content-encoding']}, which was not requested")
     length = headers.get(b"content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise _RefusedError(f"has {length} bytes; at most {max_bytes} are allowed")

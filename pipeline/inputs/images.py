@@ -1,4 +1,4 @@
-"""Input images: read for the worker, and looked at before anything is stored by the same code.
+"""Reads input images for workers; submit checks images with the same code.
 
 A picture comes out as viewers show it: upright, in sRGB, 8 bits a channel, what is transparent on white. What a clip
 will not have of it is said in ``notes``; what cannot be shown rightly is refused.

@@ -1,4 +1,4 @@
-"""The names of media types: each type has one of its own here, and others that browsers, servers and programs write."""
+"""Names of media types, and the aliases that browsers, servers and programs use."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file: how many there are, and what Pillow leaves out, by which HDR pictures say that they are."""
+"""Reads the chunks of a PNG file: their number, and those that Pillow ignores but that mark HDR pictures."""
 
 import struct
 from dataclasses import dataclass

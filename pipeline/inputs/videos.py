@@ -1,4 +1,4 @@
-"""Input videos: read for the worker, and looked at before anything is stored by the same code."""
+"""Reads input videos for workers; submit checks videos with the same code."""
 
 from __future__ import annotations
 

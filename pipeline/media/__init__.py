@@ -1,1 +1,1 @@
-"""Videos as players show them: opened by content alone, their frames, their rates."""
+"""Videos as players show them: opened by content, their frames and rates."""

@@ -1,4 +1,4 @@
-"""Decoded frames as players show them: upright, with what is transparent on white, one size from first to last."""
+"""Decodes frames as players show them: upright, transparency on white, one size throughout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way to open a video: by its content, from a file that is already open, and never anything behind it.
+"""Opens videos safely: by content, from an open file, without following anything that the file refers to.
 
 FFmpeg takes a name such as ``http:…``, ``concat:…`` or ``%d.png`` for an address or a pattern, and a playlist that is
 named ``clip.mp4`` for what it lists. So it gets no name here but an open regular file, may open nothing else, and knows

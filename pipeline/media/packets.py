@@ -1,4 +1,4 @@
-"""The compressed content of a media file as a digest, whatever else its container says."""
+"""A digest of the compressed content of a media file, independent of its container."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The sound of a file as samples, one channel of a given rate."""
+"""Decodes the sound of a file to mono samples at a given rate."""
 
 from collections.abc import Iterable
 from pathlib import Path

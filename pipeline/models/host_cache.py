@@ -1,4 +1,4 @@
-"""Models that left the GPU, kept in the host's memory: to load one again is a copy, and nothing is read from disk.
+"""Keeps models that left the GPU in host memory, so that loading one again is a copy.
 
 Loads no torch: what is kept moves itself.
 """

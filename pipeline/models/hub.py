@@ -1,11 +1,11 @@
-"""Find a preset's model on disk, check it, and download it. Only ``pull`` uses the network."""
+"""Finds, checks and downloads a preset's model. Only ``pull`` uses the network."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.files.disk_errors import is_of_own_disk, translate_os_error
 from pipeline.files.drafts import draft_of
 from pipeline.models.folder_revision import folder_revision
 from pipeline.models.model_files import INDEX, folder_problems
@@ -103,26 +104,49 @@ def pull(preset: Preset, cache_dir: Path, tell: Callable[[str], None] = lambda _
         return "built in"
     if Path(preset.repo).is_absolute():
         raise NotFoundError(f"the model of preset {preset.name!r} is a folder, {preset.repo}: nothing to download")
-    try:
-        commit = HfApi().model_info(preset.repo, revision=preset.revision).sha
-        if commit is None:
-            raise NotFoundError(f"{preset.repo} at {preset.revision!r} has no commit")
-        wanted = _wanted_files()
-        files = snapshot_download(preset.repo, revision=commit, allow_patterns=wanted, dry_run=True)
-        tell(_size_sentence([file.file_size for file in files if file.will_download]))
-        snapshot_download(preset.repo, revision=commit, allow_patterns=wanted)
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise NotFoundError(f"{preset.repo} at {preset.revision!r}: {_first_line(error)}") from error
-    except (HTTPError, OSError) as error:
-        raise ServiceUnavailableError(f"the hub, for {preset.repo}: {_first_line(error)}") from error
+    commit = download(preset.repo, preset.revision, lambda _names: _wanted_files(), tell)
     _write_pin(cache_dir, preset, commit)
     return commit
 
 
-def _size_sentence(sizes: Sequence[int | None]) -> str:
+def download(
+    repo: str,
+    revision: str,
+    wanted: Callable[[Collection[str]], list[str]],
+    tell: Callable[[str], None] = lambda _: None,
+    target: Path | None = None,
+) -> str:
+    """Download files of a repository into the hub cache, or into the folder ``target``; the commit.
+
+    ``wanted`` is given the names of all files, and returns which to fetch, as patterns. Files that are there and whole
+    are not fetched again. ``tell`` is given a sentence on the size before anything is downloaded.
+
+    Raises:
+        NotFoundError: the hub has no such repository or revision, or wants a login.
+        ServiceUnavailableError: the hub cannot be reached, or may not be (``HF_HUB_OFFLINE``).
+        StageError: a file cannot be written, as on a full disk.
+    """
+    folder = Path(HF_HUB_CACHE) if target is None else target
+    try:
+        info = HfApi().model_info(repo, revision=revision)
+        if info.sha is None:
+            raise NotFoundError(f"{repo} at {revision!r} has no commit")
+        patterns = wanted([file.rfilename for file in info.siblings or ()])
+        files = snapshot_download(repo, revision=info.sha, allow_patterns=patterns, local_dir=target, dry_run=True)
+        tell(_size_sentence([file.file_size for file in files if file.will_download], folder))
+        snapshot_download(repo, revision=info.sha, allow_patterns=patterns, local_dir=target)
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFoundError(f"{repo} at {revision!r}: {_first_line(error)}") from error
+    except (HTTPError, OSError) as error:
+        if isinstance(error, OSError) and is_of_own_disk(error):
+            raise translate_os_error(error, folder) from error
+        raise ServiceUnavailableError(f"the hub, for {repo}: {_first_line(error)}") from error
+    return info.sha
+
+
+def _size_sentence(sizes: Sequence[int | None], folder: Path) -> str:
     if not sizes:
         return "all of its files are here already"
-    folder = Path(HF_HUB_CACHE)
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     unknown = f" and {sizes.count(None)} of unknown size" if None in sizes else ""
     known = sum(size or 0 for size in sizes) / 1e9

@@ -1,4 +1,4 @@
-"""LoRA files: what is refused before anything is stored, and how one gets here from the hub."""
+"""LoRA files: the checks before one is stored, and the download from the hub."""
 
 import json
 import os
@@ -71,9 +71,9 @@ def _header(path: Path, name: str) -> Header:
     try:
         header = read_header(path, max_bytes=_MAX_HEADER_BYTES)
     except ValueError as error:
-        raise ValueError(f"{name!r} is not a whole safetensors file: it {error}") from None
+        raise ValueError(f"{name!r} is not a complete safetensors file: it {error}") from None
     except OSError as error:
-        raise ValueError(f"{name!r} is not a whole safetensors file: {error.strerror}") from None
+        raise ValueError(f"{name!r} is not a complete safetensors file: {error.strerror}") from None
     if len(header.shapes) > _MAX_TENSORS:
         raise ValueError(f"{name!r} has {len(header.shapes)} tensors; a LoRA has at most {_MAX_TENSORS}")
     try:
@@ -137,7 +137,7 @@ def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[
             error = error.__context__ if isinstance(error.__context__, OSError | HTTPError) else error
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if _is_away(error) and not isinstance(error, OfflineModeIsEnabled):
-            raise ServiceUnavailableError(f"the hub cannot be asked for {where}: {first_line}") from None
+            raise ServiceUnavailableError(f"the hub cannot be reached for {where}: {first_line}") from None
         raise ValueError(f"{where}: {first_line}") from None
     return path, next(part for part in reversed(path.parts) if _COMMIT.fullmatch(part))
 

@@ -1,4 +1,4 @@
-"""The adapter configuration in a LoRA file's header: what of it is passed on to PEFT, which takes it unread.
+"""Filters the adapter configuration in a LoRA's header, which PEFT would use unchecked.
 
 PEFT uses names in it as regular expressions, of which a short one can run for ever, and some fields name modules to
 import. So numbers, switches and plain names are kept, and what would act in another way is refused.

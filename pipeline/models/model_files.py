@@ -1,4 +1,4 @@
-"""Check that a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
+"""Checks that a model folder is complete, by the headers of its files; no library is loaded, no tensor read.
 
 What is looked at is what the loaders would read: the index, each component's configuration and its weights.
 """
@@ -74,7 +74,7 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """
     index = _read_json(folder / INDEX)
     if not isinstance(index.get("_class_name", ""), str):
-        raise ValueError("_class_name names code of its own, but code from a model's folder is never run")
+        raise ValueError("_class_name names code in the model's folder, which is never run")
     components: dict[str, tuple[str, str]] = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list):
@@ -279,7 +279,7 @@ def _read_json(path: Path, *, objects_only: bool = True) -> dict[str, Any]:
 
 def _absence(path: Path) -> str:
     if path.is_symlink() and not path.exists():
-        return f"a link to nothing ({path.readlink()}): the file it led to is gone"
+        return f"a broken link ({path.readlink()}): its target does not exist"
     return "missing" if not path.exists() else "empty or unreadable"
 
 

@@ -1,4 +1,4 @@
-"""Check that a model's files have each tensor of its classes in its shape: they are loaded without values."""
+"""Checks that a model's files have every tensor of its classes, in the right shape, without loading values."""
 
 import inspect
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A pipeline's weights between a device and the host's memory."""
+"""Moves a pipeline's weights between a device and host memory."""
 
 from collections.abc import Iterator
 from typing import Any

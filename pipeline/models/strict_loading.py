@@ -1,4 +1,4 @@
-"""Weights that do not fit their class exactly fail the load, where the libraries only warn.
+"""Makes loading fail if weights do not fit their class exactly; the libraries only warn.
 
 A tensor that the files lack is filled with random numbers by transformers, anew in each process; one that no layer
 takes says that the files are of another model. Either way the clips would be of nothing that anybody trained.

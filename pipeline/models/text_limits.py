@@ -1,4 +1,4 @@
-"""Count how much of a prompt a text encoder reads, by the model's own tokenizer, without loading the model."""
+"""Counts how much of a prompt a text encoder reads, with the model's tokenizer, without loading the model."""
 
 from functools import lru_cache
 from pathlib import Path

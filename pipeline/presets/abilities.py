@@ -1,4 +1,4 @@
-"""Tell the accelerations that can never work with a preset's model, before it is loaded.
+"""Says which accelerations can never work with a preset's model, before it is loaded.
 
 The tables follow diffusers; a test compares them with its classes.
 """

@@ -50,7 +50,9 @@ def bind(
             rate = values["fps"]
             if name == "fps" and rate != int(rate):
                 near = f"{math.floor(rate)} or {math.ceil(rate)}" if rate >= 1 else "1"
-                mistakes.append(("fps", f"{rate:g} is not whole, and this model needs a whole rate: use {near}"))
+                mistakes.append(
+                    ("fps", f"{rate:g} is not a whole number, and this model needs a whole frame rate: use {near}")
+                )
             arguments[name] = int(rate) if name == "fps" else rate
     return arguments, mistakes
 

@@ -1,4 +1,4 @@
-"""MagCache's ratios as they were measured for a preset: one JSON file each, in the folder of a user's presets.
+"""Stored MagCache ratios of presets: one JSON file each, in the folder of the user's presets.
 
 They depend on the weights, so they are kept with the preset's digest, and a job has them pinned when it is submitted:
 no other host needs the file.

@@ -1,4 +1,4 @@
-"""A preset of a model's folder as ``save_pretrained`` wrote it: its class, its VAE's ratios, its call's defaults.
+"""Derives a preset from a model folder that ``save_pretrained`` wrote.
 
 Nothing is loaded: the files of configuration say all of it. What no file says is marked in the preset's own text.
 """

@@ -1,4 +1,4 @@
-"""All presets that can be named here: the catalogue's, and a user's own from a folder of TOML files.
+"""All presets by name: the catalogue's, and the user's own from a folder of TOML files.
 
 A user's file is read anew whenever it changed, so that a preset can be added while workers run.
 """

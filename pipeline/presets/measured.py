@@ -1,4 +1,4 @@
-"""What `vgen bench preset` measured here of a preset's plain clip, kept beside the user's presets."""
+"""What `vgen bench preset` measured of a preset's unaccelerated clip, kept beside the user's presets."""
 
 from pathlib import Path
 

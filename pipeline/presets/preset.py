@@ -1,4 +1,4 @@
-"""A preset: which model, by which pipeline class, with which rules and defaults."""
+"""The schema of a preset: model, pipeline class, rules and defaults."""
 
 import json
 import tomllib
@@ -132,7 +132,7 @@ class Preset(PresetData):
     resumable: bool = True
     """False for a pipeline that checkpoints within a clip do not hold for: its jobs restart from their seeds."""
     continuation: Continuation | None = None
-    """None: the model cannot go on from given frames, so its clips have one segment."""
+    """None: the model cannot continue from given frames, so its clips have one segment."""
     frames: FrameRule
     size: SizeRule
     defaults: Defaults

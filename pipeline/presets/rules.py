@@ -1,4 +1,4 @@
-"""The rules of a model: which frame counts and which sizes it can make."""
+"""The rules of a preset: valid frame counts and sizes."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

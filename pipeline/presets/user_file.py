@@ -1,4 +1,4 @@
-"""One file of a user's preset: the catalogue's form, ``extends``, ``model`` for ``repo``, fewer fields required.
+"""A user's preset file: the catalogue's schema, plus ``extends`` and ``model``, with fewer required fields.
 
 The file's name without ``.toml`` is the preset's name.
 """
@@ -66,7 +66,7 @@ def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("name", f"{stem!r}, from the file's name, is a preset of the catalogue; give the file another name")]
     model = data.get("model", data.get("repo"))
     if isinstance(model, str) and not model.isprintable():
-        return [("model", f"{model!r:.80} holds a character that no name has")]
+        return [("model", f"{model!r:.80} has a character that a name cannot have")]
     if data.get("name", stem) != stem:
         return [("name", f"{data['name']!r} is not the file's name, {stem!r}; leave it out or rename the file")]
     return []

@@ -1,4 +1,4 @@
-"""Check that the preset's class takes a job's fields: the worker's own check, made when a file is read."""
+"""Checks that the preset's pipeline takes a job's fields, with the worker's own code."""
 
 from pathlib import Path
 from typing import cast

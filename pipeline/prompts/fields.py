@@ -200,7 +200,7 @@ FIELD_RULES: dict[str, str] = {
 def unknown_field(name: str, *, hint: bool = True, known: bool = True) -> str:
     """The message for a field that does not exist, with the nearest one, and all there are."""
     if name in SCORE_FIELDS:
-        return "holds for a whole batch: give it in the file's defaults, or on the command line"
+        return "applies to the whole batch: give it in the file's defaults or on the command line"
     near = did_you_mean(name, FIELD_RULES).strip() if hint else ""
     fields = f"known: {', '.join(FIELD_RULES)}" if known else ""
     return "; ".join(["unknown field", " ".join(part for part in (near, fields) if part)]).removesuffix("; ")

@@ -1,4 +1,4 @@
-"""A job's specification out of a file that another system, or anybody, wrote: resolved as a prompt file's line is.
+"""Resolves a job specification from an untrusted file by the rules of a prompt file's line.
 
 The specification is turned into the fields of a line, which pass the same parsers, the same rules of the preset and
 the same checks of inputs. What a line cannot say (priority excepted, which is the site's) is checked here.
@@ -174,7 +174,7 @@ def _job(
         return None
     seam = library.presets[str(values["preset"])].continuation
     if extends is not None and seam is None:
-        report("extends", f"is given, but preset {values['preset']!r} cannot go on from given frames")
+        report("extends", f"is given, but preset {values['preset']!r} cannot continue from given frames")
         return None
     shot = Shot(
         line=1,

@@ -1,4 +1,4 @@
-"""Layers of values: a file's defaults, the command line, a line. Later ones win, group by group."""
+"""Layers of values: the file's defaults, the command line, the line. Later ones override, group by group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and truths as people, spreadsheets and pandas write them."""
+"""Parses numbers and booleans as people, spreadsheets and pandas write them."""
 
 import re
 from collections.abc import Callable

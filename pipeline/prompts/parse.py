@@ -180,7 +180,9 @@ class _Expander:
             (self._overrides, self._report_option),
         ):
             if "segment_prompts" in values:
-                report("segments", "a list of prompts belongs to one line; a count can hold for all")
+                report(
+                    "segments", "a list of prompts is allowed on a single line only; a number is allowed as a default"
+                )
             if "custom_id" in values:
                 report("custom_id", "cannot be the same for every line; give it on lines")
         self._sweep, self._sweep_is_files = (sweep, False) if sweep is not None else (file_sweep, True)

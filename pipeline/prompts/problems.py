@@ -1,4 +1,4 @@
-"""Collects every mistake of a file, so that they are shown together, each kind once."""
+"""Collects the mistakes of a file, so that they are reported together, each kind once."""
 
 from dataclasses import dataclass, field
 

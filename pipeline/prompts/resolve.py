@@ -1,4 +1,4 @@
-"""The preset's word on a job: its defaults where nothing was said, its rules on what was."""
+"""Applies a preset to a job: defaults for missing fields, rules for given ones."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""A clip of several segments as people ask for it: a count, a list of prompts, or a length beyond the model's."""
+"""The fields of a clip of several segments: a count, a list of prompts, or a length beyond the model's."""
 
 from collections.abc import Callable
 from typing import cast
@@ -30,11 +30,13 @@ def contradictions(values: Values) -> list[Mistake]:
         return []
     problems = []
     if values.get("prompt") != prompts[0]:
-        message = f"{values.get('prompt')!r:.80} is given beside a list of segments that begins with {prompts[0]!r:.80}"
+        message = (
+            f"{values.get('prompt')!r:.80} differs from the first prompt in the list of segments, {prompts[0]!r:.80}"
+        )
         problems.append(("prompt", f"{message}; leave it out, or write it first in the list"))
     if values.get("segments") != len(prompts):
         problems.append(
-            ("segments", f"{values.get('segments')} is given beside a list of {len(prompts)} prompts; give one")
+            ("segments", f"{values.get('segments')} is given together with a list of {len(prompts)} prompts; give one")
         )
     if values.get("auto_extend"):
         problems.append(("auto_extend", "cannot be given with a list of prompts; give a count"))
@@ -66,21 +68,19 @@ def check_segments(full: Values, preset: Preset) -> list[Mistake]:
     if count == 1:
         return problems
     if preset.continuation is None:
-        problems.append(("segments", f"{count} is given, but preset {preset.name!r} cannot go on from a segment"))
+        problems.append(("segments", f"{count} is given, but preset {preset.name!r} cannot continue from a segment"))
         return problems
     seam, frames = preset.continuation.frames, cast(int, full["num_frames"])
     if frames < 2 * seam:
         problems.append(
             (
                 "num_frames",
-                f"{frames} is too short: a segment of preset {preset.name!r} goes on from {seam} frames "
+                f"{frames} is too short: a segment of preset {preset.name!r} starts from {seam} frames "
                 f"and must add as many",
             )
         )
     problems += [
-        ("segments", f"{count} is given, and {field}, which says what a whole clip shows")
-        for field in _INPUTS
-        if full[field]
+        ("segments", f"{count} is given, and {field}, which describes a whole clip") for field in _INPUTS if full[field]
     ]
     full["seam_frames"] = seam
     return problems

@@ -1,4 +1,4 @@
-"""A sidecar as anybody may have written it: read within limits, and trusted in nothing."""
+"""Reads a sidecar that anybody may have written: within limits, and with nothing taken on trust."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

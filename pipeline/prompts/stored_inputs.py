@@ -1,4 +1,4 @@
-"""Inputs that an imported specification names by digest: taken from this site's store, and checked as a file's."""
+"""Inputs that an imported specification names by digest: read from this store, and checked like a file's."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Dimensions that the official code scores: clips out under its file names, its ``*_eval_results.json`` back in.
+"""Export clips for VBench's official code under its file names, and import its ``*_eval_results.json``.
 
-The official code knows clips by ``PROMPT-INDEX.mp4`` alone. Each export has a file that says which clip each name is,
-so that nothing here ever reads a prompt from a file name.
+The official code identifies a clip by its name, ``PROMPT-INDEX.mp4``. Each export has an index that maps these names to
+clips, so that vgen never reads a prompt from a file name.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
 from pipeline.files.json_reader import read_json
 from pipeline.files.names import broken_rule, printable, unusable
 from pipeline.files.regular import open_regular_file
@@ -33,13 +34,13 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 DETECTOR_FRAMES = 16
 AGGREGATE_TOLERANCE = 1e-4
-"""How far an official value may lie from that of its clips: it is computed in single precision."""
+"""The allowed difference between an official value and that of its clips: it is computed in single precision."""
 _DETECTED = ("object_class", "multiple_objects", "spatial_relationship", "scene")
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestClip:
-    """A clip of a suite: which file is the clip of which entry and seed."""
+    """The file that is the clip of one entry and seed of a suite."""
 
     video: Path
     entry: int
@@ -69,7 +70,7 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     """
     records = read_json(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(records, list) or not records:
-        raise InputError([Problem("it is not a list of {video, entry, seed}", file=str(path))])
+        raise InputError([Problem("the manifest is not a list of {video, entry, seed}", file=str(path))])
     clips, problems = [], []
     keys: set[tuple[int, int]] = set()
     for number, raw in enumerate(records):
@@ -86,7 +87,7 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
 
 def _manifest_mistake(raw: object, folder: Path, entries: int, keys: set[Any]) -> str | None:
     if not isinstance(raw, dict) or not isinstance(raw.get("video"), str) or not raw["video"]:
-        return "it has no video"
+        return "the record has no video: the path of a file is needed"
     if unusable(raw["video"]):
         return f"video: {printable(raw['video'][:200])} has a control character, or one that is not valid Unicode"
     if _ADDRESS.match(raw["video"]) and not os.path.lexists(folder / raw["video"]):
@@ -97,7 +98,7 @@ def _manifest_mistake(raw: object, folder: Path, entries: int, keys: set[Any]) -
     if not 0 <= raw["entry"] < entries:
         return f"entry: {raw['entry']} is not in the suite, which has 0 to {entries - 1}"
     if (raw["entry"], raw["seed"]) in keys:
-        return f"entry {raw['entry']} with seed {raw['seed']} is there twice"
+        return f"entry {raw['entry']} with seed {raw['seed']} is listed twice in the manifest"
     return None
 
 
@@ -108,7 +109,7 @@ def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str
 
     Raises:
         InputError: a clip is not an MP4 or cannot be read, a prompt cannot be a file name, or ``target`` already has
-            such a file. Nothing is left there then.
+            such a file. No file of the export is left there then.
     """
     planned = _planned(clips, suite, dimensions)
     _refuse_names(planned, suite, target)
@@ -124,7 +125,8 @@ def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str
             )
         index = [{name: getattr(item, name) for name in Exported.__slots__} for item in exported]
         target.mkdir(parents=True, exist_ok=True)
-        (target / INDEX).write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
+        with draft_of(target / INDEX) as draft:
+            draft.write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
     except OSError as error:
         for item in exported:
             (target / item.dimension / item.name).unlink(missing_ok=True)
@@ -151,10 +153,10 @@ def _planned(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[s
 
 
 def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> None:
-    """Refuse impossible names before anything is written: the official code knows a clip by its prompt alone.
+    """Check all file names before anything is written: the official code identifies a clip by its prompt.
 
     Raises:
-        InputError: for each prompt that cannot be a file's name or that two entries share, and each file that is there.
+        InputError: a prompt cannot be a file name, two entries have the same prompt, or the file exists already.
     """
     problems = dict[str, Problem]()
     owners: dict[tuple[str, str], int] = {}
@@ -171,20 +173,20 @@ def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> No
                 f"{message}: VBench's code could not tell their clips apart", suite.source or None
             )
         elif place.exists() or place.is_symlink():
-            problems[str(place)] = Problem(f"{place} is there already: export into an empty folder", field="--to")
+            problems[str(place)] = Problem(f"{place} exists already: export into an empty folder", field="--to")
     if problems:
         raise InputError(list(problems.values()))
 
 
 def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
-    """An export's files by dimension and name. Raises InputError when the folder is none."""
+    """The files of an export, by dimension and name. Raises InputError if the folder is not an export."""
     path = folder / INDEX
     if not path.exists():
         raise InputError([Problem(f"{folder} is not an export: it has no {INDEX}", field="--export")])
     content = read_json(path, what="the list of an export", limit_bytes=MAX_FILE_BYTES)
     records = content.get("files") if isinstance(content, dict) else None
     if not isinstance(records, list):
-        raise InputError([Problem("it has no list 'files'", file=str(path))])
+        raise InputError([Problem("the index of the export has no list 'files'", file=str(path))])
     files: dict[tuple[str, str], Exported] = {}
     problems = []
     for number, record in enumerate(records):
@@ -201,7 +203,7 @@ def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
 def _exported_mistake(record: object, files: Mapping[tuple[str, str], Exported]) -> str | None:
     if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != _EXPORTED:
         rule = ", ".join(f"{name} ({kind.__name__})" for name, kind in _EXPORTED.items())
-        return f"it is not an object of {rule}"
+        return f"the record is not an object of {rule}"
     dimension, name = record["dimension"], record["name"]
     if dimension not in DIMENSIONS:
         return f"{dimension!r:.80} is not a VBench dimension"
@@ -210,33 +212,33 @@ def _exported_mistake(record: object, files: Mapping[tuple[str, str], Exported])
     if record["entry"] < 0 or record["frames"] < 1:
         return f"entry {record['entry']} or frames {record['frames']} is below what there can be"
     if (dimension, name) in files:
-        return f"{dimension}/{printable(name[:80])} is there twice"
+        return f"{dimension}/{printable(name[:80])} is listed twice"
     others = [file for file in files.values() if file.dimension == dimension]
     if any((file.entry, file.seed) == (record["entry"], record["seed"]) for file in others):
-        return f"entry {record['entry']} with seed {record['seed']} is there twice in {dimension}"
+        return f"entry {record['entry']} with seed {record['seed']} is listed twice in {dimension}"
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """An official ``*_eval_results.json``: each clip's score, and what does not add up, a sentence each."""
+    """The scores of an official ``*_eval_results.json`` by clip, and a sentence for each inconsistency."""
 
     scores: list[tuple[Exported, Score]]
     notices: list[str]
 
 
 def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> Results:
-    """The results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
+    """The results of an official ``*_eval_results.json``. Exported clips that it leaves out are not scored.
 
-    The value that it gives a dimension is compared with that of its clips, pooled as one GPU's run pools them.
+    The file's value of each dimension is compared with the one that its clips give when they are pooled as on one GPU.
 
     Raises:
-        InputError: it is not such a file, names a clip that was not exported, or names one twice.
+        InputError: the file is not an official result file, or names a clip that was not exported, or a clip twice.
     """
     # Python writes NaN for a clip that the official code could not score.
     content = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)
     if not isinstance(content, dict) or not content:
-        raise InputError([Problem("it has no dimensions", file=str(path))])
+        raise InputError([Problem("the file of results is not an object with a dimension", file=str(path))])
     results: list[tuple[Exported, Score]] = []
     problems: list[Problem] = []
     notices: list[str] = []
@@ -244,7 +246,7 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> Re
         if dimension not in DIMENSIONS:
             problems.append(Problem(f"{dimension!r:.80} is not a VBench dimension", file=str(path)))
         elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
-            problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
+            problems.append(Problem("the result is not [value, [per clip, …]]", file=str(path), field=dimension))
         else:
             scores = _of_dimension(dimension, value[1], exported, path, problems)
             notices += _disagreement(dimension, value[0], [score for _, score in scores], path)
@@ -255,7 +257,9 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> Re
 
 
 def merged_results(paths: Sequence[Path], exported: Mapping[tuple[str, str], Exported]) -> Results:
-    """Several files' results as one. Raises InputError as ``read_results``; so for a dimension that two files have."""
+    """The results of several files together. Raises InputError as ``read_results`` does, and if two files have the same
+    dimension.
+    """
     merged = Results([], [])
     owners: dict[str, Path] = {}
     problems = []
@@ -263,7 +267,7 @@ def merged_results(paths: Sequence[Path], exported: Mapping[tuple[str, str], Exp
         results = read_results(path, exported)
         for dimension in dict.fromkeys(item.dimension for item, _ in results.scores):
             if owners.setdefault(dimension, path) != path or paths.count(path) > 1:
-                message = f"{owners[dimension]} has its results too: give each dimension once"
+                message = f"{owners[dimension]} has results of this dimension too: give each dimension once"
                 problems.append(Problem(message, file=str(path), field=dimension))
         merged.scores.extend(results.scores)
         merged.notices.extend(results.notices)
@@ -273,15 +277,15 @@ def merged_results(paths: Sequence[Path], exported: Mapping[tuple[str, str], Exp
 
 
 def _disagreement(dimension: str, official: object, scores: Sequence[Score], path: Path) -> Iterator[str]:
-    """Return in words where the official value is not that of its own clips."""
+    """A sentence if the official value of a dimension differs from the one that its clips give."""
     if not isinstance(official, int | float) or isinstance(official, bool) or not math.isfinite(official):
-        yield f"{path.name}: {dimension}: its value is {official!r:.40}, which is not a number"
+        yield f"{path.name}: {dimension}: the official value is {official!r:.40}, which is not a number"
         return
     ours = pool_dimension(dimension, scores).value
     if ours is not None and abs(ours - official) > AGGREGATE_TOLERANCE * max(1.0, abs(official)):
         yield (
-            f"{path.name}: {dimension}: its value is {official:.6g}, and its clips give {ours:.6g}; "
-            "a run on several GPUs pools otherwise"
+            f"{path.name}: {dimension}: the official value is {official:.6g}, but its clips give "
+            f"{ours:.6g}; the official code pools differently on several GPUs"
         )
 
 
@@ -298,14 +302,14 @@ def _of_dimension(
         clip = exported.get((dimension, name))
         if clip is None:
             problems.append(
-                Problem(f"{name or record!r:.200} was not exported for it", file=str(path), field=dimension)
+                Problem(f"{name or record!r:.200} was not exported for this dimension", file=str(path), field=dimension)
             )
             continue
         if name in results:
-            problems.append(Problem(f"{printable(name[:80])} is there twice", file=str(path), field=dimension))
+            problems.append(Problem(f"{printable(name[:80])} is listed twice", file=str(path), field=dimension))
         results[name] = (clip, _score(dimension, record, clip, path))
     left_out = [item for (of, name), item in exported.items() if of == dimension and name not in results]
-    reason = f"the official results leave it out ({path.name})"
+    reason = f"the official results do not contain this clip ({path.name})"
     return [*results.values(), *((item, not_scored(reason)) for item in left_out)]
 
 
@@ -349,7 +353,7 @@ def _count_frames(video: Path) -> int:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Give the file a second name, or copy it; what has that name already is never written over, or through."""
+    """Hard-link the file, or copy it. An existing file or link of that name is never overwritten or followed."""
     try:
         os.link(source, target)
     except FileExistsError:

@@ -55,7 +55,7 @@ def parse(texts: Sequence[str], metrics: Sequence[str], *, field: str = "--gate"
     """The rules of a batch whose clips are scored by ``metrics`` (names and groups).
 
     Raises:
-        InputError: every rule that is none, or names what is not scored.
+        InputError: a rule cannot be read, or names a metric that is not scored.
     """
     scored = {metric.name for metric, _ in named(metrics)}
     rules, problems = [], []

@@ -71,6 +71,11 @@ class Score:
         return {"score": self.score, "details": details}
 
 
+MOST_ELONGATED = 16
+"""The longest side in lengths of the other at which models look: they see the shorter one as 224 pixels or so, and a
+clip of 4096x2 would be half a million pixels wide."""
+
+
 def not_scored(reason: str, **details: Any) -> Score:
     """A clip that this metric cannot score: never 0 or 1, always with the reason."""
     return Score(None, reason, details=details)
@@ -172,6 +177,12 @@ class Metric:
             return not_scored("needs the picture that the clip was made from, and none was given")
         if Need.AUXILIARY in self.needs and not context.auxiliary.get(self.dimension):
             return not_scored(f"needs the suite's auxiliary_info for {self.dimension}, and none was given")
+        shorter, longer = sorted((clip.width, clip.height))
+        if self.weights and self.group != "sound" and longer > MOST_ELONGATED * shorter:
+            return not_scored(
+                f"the clip is {clip.width}x{clip.height}; models look at clips whose one side is at most "
+                f"{MOST_ELONGATED} times the other"
+            )
         result = self.score_clip(clip, context)
         details = {name: _finite(value) for name, value in result.details.items()}
         if result.score is not None and not (math.isfinite(result.score) and math.isfinite(result.weight)):

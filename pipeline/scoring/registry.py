@@ -1,6 +1,6 @@
 """All metrics by dotted name, and the groups that select several."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import InputError, Problem
@@ -53,6 +53,11 @@ class Selection:
     metrics: tuple[Metric, ...]
     left_out: tuple[tuple[Metric, str], ...] = ()
 
+    def without_weights(self, names: Iterable[str]) -> set[str]:
+        """The metrics whose lack of weights leaves undone what these names asked for (``counted_as_lacking``)."""
+        lacking = {metric.name for metric, reason in self.left_out if reason.startswith(WEIGHTS_MISSING)}
+        return counted_as_lacking(names, {metric.name for metric in self.metrics if metric.weights} | lacking, lacking)
+
 
 def readiness(metric: Metric, weights: Weights) -> Readiness:
     """Return what stands between this metric and a score, on this machine."""
@@ -86,6 +91,20 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
     if problems:
         raise InputError(problems)
     return [(METRICS[name], explicit) for name, explicit in names_found.items()]
+
+
+def counted_as_lacking(names: Iterable[str], present: Collection[str], lacking: Collection[str]) -> set[str]:
+    """Of metrics that scored nothing for want of weights, those for which what was asked was not done.
+
+    Those are the ones that were named themselves, and those of a group of which all that need weights lack them.
+    ``present`` are the metrics with weights that were to score, ``lacking`` those of them that had none.
+    """
+    known = [name for name in names if is_known(name)]
+    counted = {metric.name for metric, explicit in named(known) if explicit and metric.name in lacking}
+    for name in known:
+        members = set(present) & set(GROUPS.get(name, ()))
+        counted |= members if members <= set(lacking) else set()
+    return counted
 
 
 def select(names: Sequence[str], weights: Weights, *, reference: bool = True, image: bool = True) -> Selection:

@@ -3,11 +3,12 @@
 import importlib
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.errors import RefusedError
+from pipeline.errors import RefusedError, VgenError
 from pipeline.scoring.weight_files import (
     AESTHETIC_HEAD,
     ALEXNET,
@@ -16,6 +17,9 @@ from pipeline.scoring.weight_files import (
     CLIP_B32,
     CLIP_L14,
     DINO,
+    DREAMSIM_CLIP,
+    DREAMSIM_LORA,
+    DREAMSIM_OPEN_CLIP,
     LPIPS_LINEAR,
     MUSIQ,
     RAFT,
@@ -23,7 +27,7 @@ from pipeline.scoring.weight_files import (
     VICLIP,
     WHISPER,
 )
-from pipeline.scoring.weights import Weights
+from pipeline.scoring.weights import FoundWeights, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,9 @@ FAMILIES: dict[str, Family] = {
     "raft": Family("raft", (RAFT.name,)),
     "musiq": Family("musiq", (MUSIQ.name,)),
     "similarity": Family("similarity", ()),
-    "clap": Family("clap", (CLAP.name,)),
-    "whisper": Family("whisper", (WHISPER.name,)),
+    "dreamsim": Family("dreamsim", (DINO.name, DREAMSIM_CLIP.name, DREAMSIM_OPEN_CLIP.name, DREAMSIM_LORA.name)),
+    "clap": Family("sound.clap", (CLAP.name,)),
+    "whisper": Family("sound.whisper", (WHISPER.name,)),
     "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 
@@ -63,6 +68,11 @@ def weights_of(family: str) -> tuple[str, ...]:
 Precision = Literal["float32", "bfloat16", "float16"]
 _LOADING = threading.Lock()
 """Loaders of models change what is global for a moment: one loads at a time."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the machine or a device; torch's error is known by name: no torch here."""
+    return type(error).__name__ in ("MemoryError", "OutOfMemoryError")
 
 
 @dataclass
@@ -99,6 +109,11 @@ class Models:
             except RefusedError as error:
                 self._broken[family] = error
                 raise
+            except Exception as error:
+                if isinstance(error, VgenError) or is_out_of_memory(error):
+                    raise
+                self._broken[family] = _wrong(weights, error)
+                raise self._broken[family] from error
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
 
@@ -119,3 +134,10 @@ class Models:
         """Forget every model, so that its memory can be used again."""
         self._loaded.clear()
         self._broken.clear()
+
+
+def _wrong(weights: Sequence[FoundWeights], error: Exception) -> RefusedError:
+    """What a library says of files that are damaged in a way that no loader here looks for."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    paths = ", ".join(str(found.path) for found in weights)
+    return RefusedError(f"weights {paths}: {type(error).__name__}: {first:.300}", code="eval_weights_wrong")

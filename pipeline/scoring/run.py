@@ -22,7 +22,7 @@ from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.extended import is_long
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
-from pipeline.scoring.residency import Models
+from pipeline.scoring.residency import Models, is_out_of_memory
 
 LONG = "long_clip_scored_whole"
 """The detail of a score by which ``vgen eval aggregate`` says that the clip belongs to VBench-Long."""
@@ -235,7 +235,7 @@ def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collectio
         return not_scored(str(error), failed=True)
     if isinstance(error, VgenError):
         raise error
-    if type(error).__name__ in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
+    if is_out_of_memory(error):
         size = f"{len(clip.frames)} frames of {clip.width}x{clip.height}"
         message = f"{clip.path}, {size}: too little memory for {metric.name}"
         if needed or strict:

@@ -17,7 +17,7 @@ _LARGEST = 1e50
 _RULE = f"a number from {-_LARGEST:g} to {_LARGEST:g}"
 _FIELDS: Mapping[str, tuple[type, str]] = {
     "video": (str, "text"),
-    "entry": (int, "a whole number"),
+    "entry": (int, "a whole number of 0 or more"),
     "seed": (int, "a whole number"),
     "pixels": (str, "text"),
     "sound": (str, "text"),
@@ -39,7 +39,7 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_scores(path: Path) -> list[Record]:
-    """The records of a score file. Raises InputError when it is none."""
+    """The records of a score file. Raises InputError if the file is not a score file."""
     records = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(records, list):
         raise InputError([Problem("it is not a list of {video, scores}", file=str(path))])
@@ -48,7 +48,10 @@ def read_scores(path: Path) -> list[Record]:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
         for name, (kind, form) in _FIELDS.items():
             value = record.get(name)
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            fits = isinstance(value, kind) and not isinstance(value, bool)
+            if name == "entry" and isinstance(value, int):
+                fits = fits and value >= 0
+            if value is not None and not fits:
                 message = f"{name}: {value!r:.80} is not {form}"
                 raise InputError([Problem(message, file=str(path), field=f"record {number}")])
         for name, raw in record["scores"].items():
@@ -69,11 +72,12 @@ def _broken_rule(raw: object) -> str | None:
         return "its details.reason is not a text"
     if not isinstance(details.get("passed"), bool | None):
         return "its details.passed is not true or false"
-    return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
+    weighs = _finite(details.get("weight", 1.0), least=0.0)
+    return None if weighs else f"its details.weight is not a number from 0 to {_LARGEST:g}"
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
+def _finite(value: object, least: float = -_LARGEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= _LARGEST
 
 
 def score_of(raw: Mapping[str, Any]) -> Score:

@@ -73,7 +73,7 @@ def read_suite(path: Path) -> Suite:
     data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
     records = json_of_bytes(data, str(path), what="the suite")
     if not isinstance(records, list) or not records:
-        raise InputError([Problem("it is not a list of entries", file=str(path))])
+        raise InputError([Problem("the suite is not a JSON list with at least one entry", file=str(path))])
     entries, problems = [], []
     for index, raw in enumerate(records):
         problem = _mistake(raw)
@@ -89,9 +89,9 @@ def read_suite(path: Path) -> Suite:
 
 def _mistake(raw: object) -> str | None:
     if not isinstance(raw, dict) or not isinstance(raw.get("prompt_en"), str) or not raw["prompt_en"].strip():
-        return "it has no prompt_en"
+        return "the entry has no prompt_en: a text that is not empty is needed"
     if not isinstance(raw.get("dimension"), list) or not raw["dimension"]:
-        return "it has no list of dimensions"
+        return "the entry has no list of dimensions (`dimension`)"
     unknown = [name for name in raw["dimension"] if not isinstance(name, str) or name not in DIMENSIONS]
     if unknown:
         return f"{unknown[0]!r:.80} is not a VBench dimension"

@@ -18,14 +18,19 @@ class WeightFile:
     cached_as: str
     """Its path inside VBench's own cache folder (``VBENCH_CACHE_DIR``)."""
     size: int
-    """Bytes; 0 of a folder of the hub."""
+    """Bytes; 0 where that is not known, as of a folder of the hub."""
     sha256: str
-    """Empty of a folder of the hub, which ``pull`` does not fetch."""
+    """Empty of a folder of the hub, and where the authors publish none and no copy was at hand."""
     licence: str
     url: str
     member: str | None = None
     """The file's path inside ``url``, where that is a zip archive."""
     hub: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """True of weights that are a folder of the hub: with configuration and vocabulary, and no one digest."""
+        return self.hub is not None and not self.sha256
 
 
 DINO = WeightFile(
@@ -121,6 +126,40 @@ LPIPS_LINEAR = WeightFile(
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
 )
 
+_DREAMSIM = (
+    "https://github.com/ssundaram21/dreamsim/releases/download/v0.2.0-checkpoints/dreamsim_ensemble_checkpoint.zip"
+)
+DREAMSIM_CLIP = WeightFile(
+    "clip_vitb16_pretrain.pth.tar",
+    "models/clip_vitb16_pretrain.pth.tar",
+    0,
+    "",
+    "MIT",
+    _DREAMSIM,
+    member="clip_vitb16_pretrain.pth.tar",
+)
+"""OpenAI's CLIP ViT-B/16 in DINO's form. DreamSim's third model is DINO's own file."""
+DREAMSIM_OPEN_CLIP = WeightFile(
+    "open_clip_vitb16_pretrain.pth.tar",
+    "models/open_clip_vitb16_pretrain.pth.tar",
+    0,
+    "",
+    "MIT",
+    _DREAMSIM,
+    member="open_clip_vitb16_pretrain.pth.tar",
+)
+"""OpenCLIP's ViT-B/16, trained on LAION-400M, in DINO's form."""
+DREAMSIM_LORA = WeightFile(
+    "ensemble_lora/adapter_model.safetensors",
+    "models/ensemble_lora/adapter_model.safetensors",
+    0,
+    "",
+    "MIT",
+    _DREAMSIM,
+    member="ensemble_lora/adapter_model.safetensors",
+)
+"""``adapter_config.json`` lies beside it."""
+
 CLAP = WeightFile(
     "clap-htsat-unfused",
     "clap-htsat-unfused",
@@ -130,7 +169,6 @@ CLAP = WeightFile(
     "https://huggingface.co/laion/clap-htsat-unfused",
     hub="laion/clap-htsat-unfused",
 )
-"""A folder with weights, configuration and vocabulary: it is known by its place on the hub, and has no one digest."""
 WHISPER = WeightFile(
     "whisper-base",
     "whisper-base",
@@ -140,7 +178,6 @@ WHISPER = WeightFile(
     "https://huggingface.co/openai/whisper-base",
     hub="openai/whisper-base",
 )
-"""A folder too."""
 
 WEIGHT_FILES: dict[str, WeightFile] = {
     file.name: file
@@ -156,6 +193,9 @@ WEIGHT_FILES: dict[str, WeightFile] = {
         MUSIQ,
         ALEXNET,
         LPIPS_LINEAR,
+        DREAMSIM_CLIP,
+        DREAMSIM_OPEN_CLIP,
+        DREAMSIM_LORA,
         CLAP,
         WHISPER,
     )

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
 from pipeline.files.digests import file_sha256
+from pipeline.files.disk_errors import is_of_own_disk, translate_os_error
 from pipeline.files.drafts import draft_of
+from pipeline.models.hub import download
 from pipeline.scoring.weight_files import WEIGHT_FILES, WeightFile
 
 _CHUNK = 1 << 20
@@ -107,8 +109,9 @@ class Weights:
         looked = [f"looked in {', '.join(places)}"] if places else []
         if self.directory is None:
             looked.insert(0, "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)")
-        fetch = f"vgen eval weights pull {name}" if file.sha256 else f"hf download {file.hub}"
-        return f"{'; '.join(looked)}; `{fetch}`"
+        if file.sha256 or file.is_folder:
+            return f"{'; '.join(looked)}; `vgen eval weights pull {name}`"
+        return f"{'; '.join(looked)}; {_by_hand(file)}"
 
     def digest(self, weights: FoundWeights) -> str:
         """sha256 of the file, in hex; computed once while the file does not change."""
@@ -135,26 +138,33 @@ class Weights:
             return WeightCheck(file, WeightStatus.OFFICIAL, weights.path, digest, None)
         if weights.hub:
             problem = f"hub weights of {file.hub}: no official digest to compare with"
+        elif not file.sha256:
+            problem = f"sha256 {digest}: no official digest to compare with"
         else:
             size = weights.path.stat().st_size
             problem = f"{size} bytes, sha256 {digest[:12]}…; the official file has {file.size}, {file.sha256[:12]}…"
         return WeightCheck(file, WeightStatus.OTHER, weights.path, digest, problem)
 
-    def pull(self, name: str) -> Path:
-        """Download the official file into the weights directory, if it is not there, and verify it.
+    def pull(self, name: str, tell: Callable[[str], None] = lambda _: None) -> Path:
+        """Download official weights into the weights directory, if they are not there, and verify a file.
+
+        ``tell`` is given a sentence on the size of a folder of the hub before it is downloaded.
 
         Raises:
-            NotFoundError: no weights directory is set, or the source has no such file.
+            NotFoundError: no weights directory is set, the source has no such file, or the file is fetched by hand,
+                since no digest of it is known.
             ServiceUnavailableError: the source cannot be reached, or gave other bytes than the official ones.
+            StageError: a file cannot be written, as on a full disk.
         """
         file = WEIGHT_FILES[name]
-        if not file.sha256:
-            where = "the weights directory" if self.directory is None else str(self.directory / (file.hub or name))
-            raise NotFoundError(
-                f"{name} is a folder of the hub, not one file: `hf download {file.hub} --local-dir` to {where}"
-            )
         if self.directory is None:
             raise NotFoundError("no weights directory is set: VGEN_EVAL_WEIGHTS_DIR or --weights says where to")
+        if file.hub is not None and file.is_folder:
+            folder = self.directory / file.hub
+            download(file.hub, "main", _files_of_model, tell, folder)
+            return folder
+        if not file.sha256:
+            raise NotFoundError(f"{name} cannot be verified: {_by_hand(file)}")
         target = self.directory / name
         if target.is_file() and file_sha256(target) == file.sha256:
             return target
@@ -189,6 +199,17 @@ class Weights:
         return None
 
 
+def _by_hand(file: WeightFile) -> str:
+    where = "" if file.member is None else " and unpack it there"
+    return f"no sha256 of it is published: fetch {file.url} into the weights directory yourself{where}"
+
+
+def _files_of_model(names: Collection[str]) -> list[str]:
+    """What transformers reads of a repository's files: one form of the weights, configuration and vocabulary."""
+    weights = next((name for name in _HUB_FILES if name in names), _HUB_FILES[0])
+    return [weights, *(name for name in names if "/" not in name and name.endswith((".json", ".txt")))]
+
+
 def _download(file: WeightFile, target: Path) -> None:
     deadline = time.monotonic() + _GRACE_S + file.size / _SLOWEST
     fetched = target if file.member is None else target.with_name(f"{target.name}.zip")
@@ -206,8 +227,8 @@ def _download(file: WeightFile, target: Path) -> None:
     except (zipfile.BadZipFile, KeyError) as error:
         raise ServiceUnavailableError(f"{file.url}: no archive that holds {file.member}") from error
     except OSError as error:
-        if error.filename is not None:  # our own disk
-            raise
+        if is_of_own_disk(error):
+            raise translate_os_error(error, target.parent) from error
         raise ServiceUnavailableError(f"{file.url}: {error}") from error
     finally:
         if fetched != target:

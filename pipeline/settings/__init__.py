@@ -1,6 +1,6 @@
-"""The settings and their sources: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > defaults."""
+"""The settings and their sources: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults."""
 
-from pipeline.settings.schema import (
+from pipeline.settings.groups import (
     EncodeSettings,
     EnhanceSettings,
     EvalSettings,
@@ -8,12 +8,10 @@ from pipeline.settings.schema import (
     NightlySettings,
     S3Settings,
     SafetySettings,
-    Settings,
     WorkerSettings,
-    current_settings,
-    load_settings,
-    notices_of,
 )
+from pipeline.settings.loading import current_settings, load_settings, notices_of
+from pipeline.settings.schema import Settings
 
 __all__ = [
     "EncodeSettings",

@@ -57,7 +57,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
         raise ValueError("addresses that stand in for each other must be of one kind, Redis or AMQP")
     tls = {_tls_of(part) for part in parts}
     if len(tls) > 1:
-        raise ValueError("addresses that stand in for each other must say the same of TLS")
+        raise ValueError("alternative addresses must all use TLS or all not use it")
     encrypted, options = tls.pop()
     return BrokerUrl(
         url=";".join(_bare(part) for part in parts),

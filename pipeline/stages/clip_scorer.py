@@ -18,7 +18,7 @@ from pipeline.scoring.run import ClipScores, ClipToScore, Loaded, ahead, fingerp
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
-from pipeline.work import ReferenceClip, ScoreRecord, StoredClip
+from pipeline.work import UNABLE, ReferenceClip, ScoreRecord, StoredClip
 
 
 def clip_to_score(spec: JobSpec, video: Path) -> ClipToScore:
@@ -33,6 +33,10 @@ def clip_to_score(spec: JobSpec, video: Path) -> ClipToScore:
         seed=spec.seed,
         dimensions=entry.dimensions if entry else None,
     )
+
+
+def _unable(why: str) -> Score:
+    return not_scored(why, **{UNABLE: True})
 
 
 class ClipScorer:
@@ -63,12 +67,12 @@ class ClipScorer:
         self._missing: dict[str, Score] = {}
         for metric in metrics:
             if metric.family is not None and find_spec("torch") is None:
-                self._missing[metric.name] = not_scored("torch is not installed here: pip install 'vgen[eval]'")
+                self._missing[metric.name] = _unable("torch is not installed here: pip install 'vgen[eval]'")
             if lacking := readiness(metric, models.weights).missing:
                 why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
                 if metric.name in required:
                     raise RefusedError(f"{metric.name}: {WEIGHTS_MISSING}: {why}", code="eval_weights_missing")
-                self._missing[metric.name] = not_scored(f"{WEIGHTS_MISSING}: {why}")
+                self._missing[metric.name] = _unable(f"{WEIGHTS_MISSING}: {why}")
 
     @cached_property
     def fingerprints(self) -> dict[str, dict[str, object]]:
@@ -126,7 +130,7 @@ class ClipScorer:
         try:
             storage.download(clip.key, path)
             if file_sha256(path) != clip.sha256:
-                return Loaded(item, problem=f"{clip.key}: its bytes are others than were published", folder=folder)
+                return Loaded(item, problem=f"{clip.key}: its bytes differ from the published ones", folder=folder)
             other, lost = self._fetch_reference(clip, able, storage, Path(folder.name) / "reference.mp4")
             image, no_image = self._fetch_image(clip, able, storage, Path(folder.name) / "image")
             item = replace(item, video=path, reference=other, image=image)

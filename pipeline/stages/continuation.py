@@ -82,7 +82,7 @@ def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) 
     if (state.kind, state.version) != (LAST_FRAMES, VERSION):
         raise RefusedError(
             f"the continuation state is {state.kind!r} version {state.version}; "
-            f"this release goes on from {LAST_FRAMES!r} version {VERSION}",
+            f"this release supports {LAST_FRAMES!r} version {VERSION}",
             code="continuation_unfit",
         )
     expected = {"frames": frames, "height": height, "width": width}
@@ -96,7 +96,7 @@ def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) 
 
 
 def _lost(work: StepWork, why: str) -> SegmentLostError | RefusedError:
-    message = f"what segment {work.segment + 1} goes on from is lost: {why}"
+    message = f"the continuation state of segment {work.segment + 1} is lost: {why}"
     if work.segment == 0:
         return RefusedError(message, code="continuation_missing")
     return SegmentLostError(message, code="continuation_lost", segment=work.segment - 1)

@@ -1,4 +1,4 @@
-"""The last job of a session: its published clips become one, and nothing is generated or encoded again."""
+"""Joins the published clips of a session to one, without generating or encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA files on this host: fetched from the store once, kept by use."""
+"""The host's cache of LoRA files: downloaded from the store once, evicted by last use."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Publish: see that what was uploaded lies whole in the store, and hand it over to be recorded."""
+"""The publish stage: verifies that the uploaded files are complete in the store."""
 
 from __future__ import annotations
 

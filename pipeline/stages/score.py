@@ -1,4 +1,4 @@
-"""Score: the encoded clip is scored, and the gate says whether it is published."""
+"""The score stage: scores the encoded clip and applies the gate."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Pa
     except NotFoundError as error:
         raise RetryableError(f"{kind} {ref.key}: it is not in the store", code="publish_missing") from error
     if file_sha256(copy, context.check) != ref.sha256:
-        raise RetryableError(f"{kind} {ref.key}: its bytes are others", code="publish_missing")
+        raise RetryableError(f"{kind} {ref.key}: its bytes differ from the recorded ones", code="publish_missing")
     return copy
 
 

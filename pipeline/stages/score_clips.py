@@ -1,4 +1,4 @@
-"""Score clips that are published: a slice of a run's. No stage of a job: nothing waits for it."""
+"""Scores published clips: one slice of an evaluation run. This is not a stage of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Screens the texts of a job: what was written, and what the model's text encoders will see.
+"""The screen stage: screens the prompts as written, and what the model's text encoders will see.
 
 What the policy makes of a verdict:
 
@@ -34,7 +34,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScreenOutput]:
     if safety_filter is None:
         if work.options.must_screen:
             raise RetryableError(
-                f"safety policy {policy} was asked for, and this worker has no classifier (VGEN_SAFETY_CLASSIFIER)",
+                f"safety policy {policy} is required, and this worker has no classifier (VGEN_SAFETY_CLASSIFIER)",
                 code="classifier_unavailable",
             )
         output = ScreenOutput(screened=False, reason="no classifier is configured")

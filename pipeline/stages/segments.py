@@ -1,4 +1,4 @@
-"""A clip that is made in parts: each segment's file is stored when it is made, and the last one joins them all."""
+"""Stores each segment's encoded file; the last segment's step joins them."""
 
 from __future__ import annotations
 

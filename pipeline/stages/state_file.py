@@ -1,4 +1,4 @@
-"""A continuation state as one file, to be moved between systems: the frames, and all that going on from them needs.
+"""A continuation state as one file, to be moved between installations.
 
 A safetensors file: one tensor of frames (n × H × W × 3 uint8), and one JSON object in its metadata. No part of it is
 code, and nothing of it is believed unchecked.

@@ -1,4 +1,4 @@
-"""A clip's files on their way into the store: the clip, its pictures and its sidecar, under keys of their digests."""
+"""Uploads a clip's files: the video, its pictures and its sidecar, under names from their digests."""
 
 from pathlib import Path
 

@@ -1,7 +1,6 @@
-"""Files of this host: written whole or not at all, and with their errors in vgen's words."""
+"""Local files: written atomically, and with their errors in vgen's terms."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import secrets
@@ -9,30 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import InputError, RefusedError, RetryableError, StageError
+from pipeline.errors import InputError, RetryableError
+from pipeline.files.disk_errors import translate_os_error
 from pipeline.files.object_names import TEMPORARY
 from pipeline.files.regular import open_regular_file
 
 CHUNK_BYTES = 1024 * 1024
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NOT_A_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
-
-
-def translate_os_error(error: OSError, path: Path) -> StageError:
-    """The vgen error for a failed operation on a file.
-
-    ``disk_full`` and ``temporarily_unavailable`` are retryable; ``storage_denied`` (permissions) and ``storage_key``
-    (a file stands where a folder is needed, or the reverse) are refused.
-    """
-    message = f"{path}: {error.strerror or error}"
-    if error.errno in _FULL:
-        return RetryableError(message, code="disk_full")
-    if error.errno in _DENIED:
-        return RefusedError(message, code="storage_denied")
-    if error.errno in _NOT_A_PLACE:
-        return RefusedError(message, code="storage_key")
-    return RetryableError(message)
 
 
 @contextlib.contextmanager

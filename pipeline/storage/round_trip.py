@@ -1,4 +1,4 @@
-"""The proof that a store can be used."""
+"""Proves that a store works, by a put, a get, a list and a delete."""
 
 import contextlib
 import secrets
@@ -23,7 +23,7 @@ def check_round_trip(storage: Storage) -> None:
     data = secrets.token_bytes(64)
     # Before anything is there: a store that hides what is missing from this user answers that it is forbidden.
     if storage.stat(keys[0]) is not None:
-        raise _unexpected(f"named an object {keys[0]} that nobody has put")
+        raise _unexpected(f"lists an object {keys[0]} that was never uploaded")
     try:
         storage.put_bytes(keys[0], data, content_type=_KIND)
         _put_file(storage, keys[1], data)

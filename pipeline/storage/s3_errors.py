@@ -1,4 +1,4 @@
-"""The meaning of an S3 client's errors for a job: by name, the most specific class first.
+"""Maps an S3 client's errors to vgen's, the most specific class first.
 
 botocore's classes are looked up by name, so that nothing but the client itself loads botocore; a test compares the
 names with the library, and fails when it grows one that is not here.

@@ -104,7 +104,7 @@ def require_own_form(request: Request, expected: str, token: str) -> None:
     if foreign or request.headers.get("sec-fetch-site", "none") not in _OWN_SITE:
         raise ApiError(403, "forms are accepted from this server's own pages only", code="origin_refused")
     if not hmac.compare_digest(expected.encode(), token.encode()):
-        message = "the form is of another session: load its page anew, and send it again"
+        message = "the form belongs to another session: reload the page and send it again"
         raise ApiError(403, message, code="form_token_invalid")
 
 

@@ -14,7 +14,7 @@ from server.dreamverse.project import Project
 from server.dreamverse.shared import STOPPED, Shared
 from server.stream.init_image import InitImage
 from server.stream.session import SessionState
-from server.stream.source import Assigned, Opening, SegmentSource, SourceError, Waiting
+from server.stream.source import Assigned, Opening, SegmentSource, Waiting, no_gpu_in_time
 
 _SEGMENTS_OF_SOURCE = 10_000
 """The most segments of one session; lost ones count here, and not towards the most of a project."""
@@ -74,13 +74,14 @@ class GpuSession:
             timeout_s=config.session_timeout_seconds,
             on_key_lost=self._on_key_lost,
         )
+        waiting: Waiting | None = None
         try:
             async with asyncio.timeout(opening.timeout_s):
                 async for place in source.open(opening):
+                    waiting = place if isinstance(place, Waiting) else None
                     await self._placed(place)
         except TimeoutError:
-            text = f"no GPU was free for {opening.timeout_s:g} s; try again later"
-            raise SourceError("gpu_unavailable", text) from None
+            raise no_gpu_in_time(opening.timeout_s, waiting) from None
 
     async def _placed(self, place: Waiting | Assigned) -> None:
         session = self._shared.session

@@ -12,8 +12,6 @@ from server.auth import require
 from server.database import ServedLine
 from server.dreamverse.conversation import DreamverseConversation
 from server.errors import ApiError, error_body
-from server.health.models import ModelList
-from server.health.models import models as model_list
 from server.stream.config import StoryPreset
 from server.stream.routes import serve_socket
 from server.stream.service import StreamService
@@ -53,12 +51,6 @@ class LoraOptions(BaseModel):
     styles: tuple[str, ...] = ("none",)
     labels: dict[str, str] = {"none": "None"}
     has_base_lora: bool = False
-
-
-@router.get("/models", dependencies=[Depends(require("videos.read"))])
-def models(line: ServedLine) -> ModelList:
-    """List the presets, as `/v1/models` does."""
-    return model_list(line)
 
 
 @router.get("/lora/options", dependencies=[Depends(require("stream"))])

@@ -1,33 +1,27 @@
 """The history of a batch or job: by pages, and as a stream of server-sent events that goes on where it was cut off."""
 
-import asyncio
-import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 
 from db.reading.feed import SETTLE_POLL_S, SETTLE_S, Feed, News
 from db.reading.history import Seen
-from pipeline.errors import InputError, Problem, ServiceUnavailableError
-from server.auth import Caller, still_holds
+from pipeline.errors import InputError, Problem
+from server.auth import Caller
 from server.database import Line, ServedLine
+from server.event_stream import SSE, Reading, event, event_stream
 from server.native.lookup import Reader, visible_batch, visible_job
 from service.views.events import EventsPageView, entry_view
 from service.views.jobs import running_view
 
-logger = logging.getLogger(__name__)
 router = APIRouter()
 
 POLL_S = 0.5
-KEEP_ALIVE_S = 15.0
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
-SSE = "text/event-stream"
-HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 After = Annotated[str | None, Query(description="`next` of the page before, or the `id` of an event of the stream.")]
 LastEventId = Annotated[str | None, Header(description="The same; sent by a browser that connects once more.")]
@@ -94,16 +88,16 @@ async def _answer(
     *,
     stream: bool,
 ) -> Response | EventsPageView:
-    feed = await run_in_threadpool(_feed, line, caller, batch_id, job_id, place)
+    feed = await run_in_threadpool(feed_of, line, caller, batch_id, job_id, place)
     if not stream:
         return await run_in_threadpool(_page, feed, limit)
     if place is not None and await run_in_threadpool(_is_over, Feed(line.database, feed.batch_id, job_id, place)):
         return Response(status_code=204)
-    return StreamingResponse(_messages(feed, line, caller), media_type=SSE, headers=HEADERS)
+    return event_stream(_Stream(feed).read, line, caller, poll_s=POLL_S)
 
 
-def _feed(line: Line, caller: Caller, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
-    """Raises NotFoundError."""
+def feed_of(line: Line, caller: Caller, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
+    """Return what happens to a job, or else to a batch, from a place on. Raises NotFoundError."""
     with line.database.reading() as session:
         if job_id is not None:
             batch_id = visible_job(session, caller, job_id).batch_id
@@ -135,48 +129,36 @@ def _is_over(feed: Feed) -> bool:
         time.sleep(SETTLE_POLL_S)
 
 
-async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str]:
-    """Yield the stream's parts. It also ends with the server, and with the key."""
-    yield "retry: 2000\n\n"
-    progress: dict[tuple[str, str, int], str] = {}
-    quiet_since = time.monotonic()
-    while not line.stopping.is_set():
-        place = feed.place
-        try:
-            if time.monotonic() - quiet_since >= KEEP_ALIVE_S:
-                if not await run_in_threadpool(still_holds, caller, line):
-                    return
-                yield ": keep-alive\n\n"
-                quiet_since = time.monotonic()
-            news = await run_in_threadpool(feed.poll)
-        except ServiceUnavailableError as error:  # the client comes back, with the last id that it has
-            logger.warning("stream ended", extra={"reason": str(error)})
-            return
-        for message in (*_entries(news, place), *_changed(news, progress)):
-            yield message
+class _Stream:
+    """What a stream of a feed has sent."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._progress: dict[tuple[str, str, int], str] = {}
+        """The running steps, as they were told last."""
+
+    def read(self) -> Reading:
+        place = self._feed.place
+        news = self._feed.poll()
+        messages = [*_entries(news, place), *self._changed(news)]
         if news.finished:
-            yield f'event: done\ndata: {{"next":"{place_text(feed.place)}"}}\n\n'
-            return
-        if not news.more:
-            await asyncio.sleep(POLL_S)
+            messages.append(event(f'{{"next":"{place_text(self._feed.place)}"}}', name="done"))
+        return Reading(messages, over=news.finished, more=news.more)
+
+    def _changed(self, news: News) -> Iterator[str]:
+        """Yield the running steps whose progress is another than what was told last."""
+        before, self._progress = self._progress, {}
+        for step, segments in news.running:
+            key, text = (step.job_id, step.stage.value, step.segment), running_view(step, segments).model_dump_json()
+            self._progress[key] = text
+            if before.get(key) != text:
+                yield event(text, name="progress")
 
 
 def _entries(news: News, place: Seen) -> Iterator[str]:
     for entry in news.entries:
         place = place.with_entry(entry)
-        yield f"id: {place_text(place)}\ndata: {entry_view(entry).model_dump_json()}\n\n"
-
-
-def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str]:
-    """Yield the running steps whose progress is another than what was shown last."""
-    current: dict[tuple[str, str, int], str] = {}
-    for step, segments in news.running:
-        key, text = (step.job_id, step.stage.value, step.segment), running_view(step, segments).model_dump_json()
-        current[key] = text
-        if shown.get(key) != text:
-            yield f"event: progress\ndata: {text}\n\n"
-    shown.clear()
-    shown.update(current)
+        yield event(entry_view(entry).model_dump_json(), place=place_text(place))
 
 
 def place_text(place: Seen) -> str:

@@ -19,7 +19,7 @@ from server.errors import ApiError
 from server.openai import rows
 from server.openai.content import file_answer
 from server.openai.extension import FIELDS, extend
-from server.openai.fields import SPELLINGS
+from server.openai.field_names import SPELLINGS
 from server.openai.objects import Video
 from server.openai.request_schema import request_body
 from server.openai.submitting import Order, create, order_of
@@ -55,7 +55,7 @@ def _remix(order: Order, video_id: str) -> Video:
     if "prompt" not in given:
         raise ApiError(400, "prompt: is missing", code="invalid_value", param="prompt")
     if job.spec.get("extends"):
-        message = f"video {video_id} goes on from another one: remix that one"
+        message = f"video {video_id} is the continuation of another video: remix that one"
         raise ApiError(400, message, code="unsupported_video", param="video_id")
     inputs = StoredInputs(order.line.storage.download)
     before = _specified(job.spec, job.roll, inputs)

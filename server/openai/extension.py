@@ -65,7 +65,7 @@ def _id_of(order: Order, value: object) -> str:
     if isinstance(value, str) and value.startswith(ID_PREFIX):
         return value
     if isinstance(value, str) and value in order.body.files:
-        message = "video: a file has no last state to go on from: give the id of a finished video, as video[id]"
+        message = "video: an uploaded file cannot be extended: give the id of a finished video, as video[id]"
         raise ApiError(400, message, code="unsupported_video", param="video")
     raise ApiError(400, "video: give the id of a finished video, as video[id]", code="invalid_value", param="video")
 

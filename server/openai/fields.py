@@ -14,91 +14,33 @@ from pipeline.errors import Problem
 from pipeline.files.json_reader import JsonError, parse_json
 from pipeline.nearest import did_you_mean
 from pipeline.presets import Library, Preset, Workload, load_library
-from pipeline.prompts.fields import PARSERS
 from pipeline.prompts.numbers import flag, show, whole
 from pipeline.settings import Settings
 from server.errors import ApiError, plain
+from server.openai.field_names import (
+    ACCEPTED,
+    BATCH_CHOICES,
+    COUNTS,
+    GENERAL_REFERENCES,
+    IGNORED,
+    JSON_TEXT,
+    MAX_N,
+    NESTED,
+    OPENAI_NAMES,
+    OVERRIDING,
+    PROMPT_FILE_FIELDS,
+    QUALITIES,
+    QUALITY,
+    REFUSED,
+    SHAPES,
+    SPELLINGS,
+    SWITCHES,
+    WITH_SOUND,
+)
 from server.openai.loras import lora_list
 from server.openai.references import ClipFile, reference
 from server.openai.shapes import size_of
 from service.choices import SubmissionChoices
-
-MAX_N = 10
-OVERRIDING = ("extra_body", "extra_json")
-"""Mappings whose fields win over those beside them."""
-NESTED = ("video_params", "extra_params", "diffusers_kwargs")
-"""Mappings whose fields must not contradict those beside them."""
-_JSON_TEXT = (*OVERRIDING, *NESTED, "metadata", "labels", "acceleration", "reference_images", "lora", "loras")
-SPELLINGS: dict[str, str] = {
-    "model": "preset",
-    "image": "image",
-    "image_reference": "image",
-    "image_url": "image",
-    "video": "video",
-    "video_reference": "video",
-    "video_url": "video",
-    "input_reference": "image",
-    "reference_url": "image",
-    "steps": "num_inference_steps",
-    "frame_rate": "fps",
-    "frames_per_second": "fps",
-    "duration": "seconds",
-    "lora": "loras",
-}
-"""Fields that clients call otherwise than a prompt file does. The two general references are a video for presets that
-take one."""
-_OPENAIS = {"preset": "model", "image": "input_reference", "metrics": "score"}
-"""What fields are called that are missing, or whose name only the rules know."""
-_GENERAL = ("input_reference", "reference_url")
-_COUNTS = ("n", "num_outputs_per_prompt", "num_videos")
-_OWN = frozenset(PARSERS) - {"seeds"}
-_CHOICES = ("score", "gate", "reroll", "codec")
-_QUALITY = ("quality", "output_quality")
-QUALITIES: dict[str, int | None] = {
-    "auto": None,
-    "default": None,
-    "standard": None,
-    "low": 28,
-    "medium": 23,
-    "high": 18,
-    "hd": 18,
-    "maximum": 12,
-}
-"""The encoder's CRF for each word; None: as the server's settings have it."""
-_SHAPES = ("aspect_ratio", "short_edge")
-IGNORED: dict[str, str] = {"generator_device": "has no effect: noise is always drawn on the CPU"}
-_OFF = {
-    "enable_teacache": "is not available: ask for a step cache by acceleration, such as step_cache=first_block",
-    "enable_frame_interpolation": "is not available: frames are generated; use num_frames and fps",
-    "generate_sound": "cannot be switched on: a preset whose model makes sound always does",
-}
-"""Switches that may be given where they are off."""
-_WITH_SOUND = frozenset({"LTX2Pipeline", "LTX2ImageToVideoPipeline"})
-_FIXED = "is decided by the preset: leave it out"
-_PATH = "would be a path of the server, which no client chooses: upload the file, or give an http(s) URL"
-REFUSED: dict[str, str] = {
-    "seeds": "is not read here: use n, and seed for the first of them",
-    "sweep": "is not read here: it is a field of prompt files",
-    "true_cfg_scale": "is not an argument of these presets: use guidance_scale",
-    "boundary_ratio": _FIXED,
-    "flow_shift": _FIXED,
-    "max_sequence_length": _FIXED,
-    "frame_interpolation_exp": _OFF["enable_frame_interpolation"],
-    "frame_interpolation_scale": _OFF["enable_frame_interpolation"],
-    "frame_interpolation_model_path": _OFF["enable_frame_interpolation"],
-    "sound_duration": "is not available: sound is as long as its clip",
-    "audio_reference": "is not available: no preset takes sound",
-    "start_time_seconds": "is not available: a video is taken from its beginning",
-    "output_compression": "is not available: use quality, a word or a CRF from 0 to 63",
-    "video_path": _PATH,
-    "image_path": _PATH,
-    "output_path": _PATH,
-}
-ACCEPTED = sorted(
-    {*_OWN, *SPELLINGS, *_COUNTS, *_CHOICES, *_QUALITY, *_SHAPES, *IGNORED, *_OFF, *OVERRIDING, *NESTED}
-    | {"metadata", "user", "task"}
-)
-"""Every name that is read."""
 
 
 @dataclass
@@ -129,7 +71,7 @@ class Asked:
         plain = name.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
         if plain in ("width", "height") and plain not in self.spelled and "size" in self.spelled:
             plain = "size"
-        return self.spelled.get(plain, _OPENAIS.get(plain, plain))
+        return self.spelled.get(plain, OPENAI_NAMES.get(plain, plain))
 
     def _told(self, message: str) -> str:
         """A message without the server's folders, which are nobody's business."""
@@ -208,7 +150,7 @@ def read_fields(
     reader.preset = _preset(given, reader)
     for name, value in given.items():
         _read(name, value, reader)
-    if reader.preset is not None and set(_SHAPES) & given.keys():
+    if reader.preset is not None and set(SHAPES) & given.keys():
         _shape(given, reader.preset, reader)
     count = _count(given, most, reader)
     if reader.labels:
@@ -254,7 +196,7 @@ def _parsed(name: str, value: object, reader: _Reader) -> object:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     is_reference = SPELLINGS.get(name) in ("image", "video") or name == "last_image"
-    if name not in _JSON_TEXT and not is_reference:
+    if name not in JSON_TEXT and not is_reference:
         return value
     try:
         return parse_json(value)
@@ -275,7 +217,7 @@ def _preset(given: Mapping[str, object], reader: _Reader) -> Preset | None:
 
 def _read(name: str, value: object, reader: _Reader) -> None:
     target = SPELLINGS.get(name, name)
-    if name in _GENERAL and reader.preset is not None and reader.preset.workload is Workload.V2V:
+    if name in GENERAL_REFERENCES and reader.preset is not None and reader.preset.workload is Workload.V2V:
         target = "video"
     if name in REFUSED or name.startswith("rollout"):
         reader.wrong(name, REFUSED.get(name, "is not available"), "unsupported_parameter")
@@ -287,17 +229,17 @@ def _read(name: str, value: object, reader: _Reader) -> None:
         given_as = reader.checked(name, lambda: reference(value, target == "video", reader.clip_file))
         if given_as is not None:
             reader.give(target, given_as, name)
-    elif target in _OWN:
+    elif target in PROMPT_FILE_FIELDS:
         reader.give(target, value, name)
-    elif name not in (*_COUNTS, *_SHAPES):
+    elif name not in (*COUNTS, *SHAPES):
         _unknown(name, reader)
 
 
 def _switch(name: str, value: object, reader: _Reader) -> None:
     preset, on = reader.preset, reader.checked(name, lambda: flag(value, True))
-    has_sound = name == "generate_sound" and preset is not None and preset.pipeline_class in _WITH_SOUND
+    has_sound = name == "generate_sound" and preset is not None and preset.pipeline_class in WITH_SOUND
     if on is not None and on != has_sound:
-        message = f"cannot be switched off: {preset.name}'s model makes it" if has_sound and preset else _OFF[name]
+        message = f"cannot be switched off: {preset.name}'s model makes it" if has_sound and preset else SWITCHES[name]
         reader.wrong(name, message, "unsupported_parameter")
 
 
@@ -332,7 +274,7 @@ def _unknown(name: str, reader: _Reader) -> None:
 
 def _shape(given: Mapping[str, object], preset: Preset, reader: _Reader) -> None:
     """Width and height of a ratio and a short edge."""
-    first = next(name for name in _SHAPES if name in given)
+    first = next(name for name in SHAPES if name in given)
     size = reader.checked(first, lambda: size_of(given.get("aspect_ratio"), given.get("short_edge"), preset))
     if size is None:
         return
@@ -348,7 +290,7 @@ def _shape(given: Mapping[str, object], preset: Preset, reader: _Reader) -> None
 
 def _count(given: Mapping[str, object], most: int, reader: _Reader) -> int:
     numbers: dict[str, int] = {}
-    for name in given.keys() & set(_COUNTS):
+    for name in given.keys() & set(COUNTS):
         try:
             numbers[name] = cast(int, whole(1, most)(given[name], True))
         except ValueError as error:
@@ -394,9 +336,9 @@ def _label(name: str, value: object, reader: _Reader) -> None:
 
 
 _SPECIAL: dict[str, Callable[[str, object, _Reader], None]] = {
-    **dict.fromkeys(_OFF, _switch),
-    **dict.fromkeys(_QUALITY, _quality),
-    **dict.fromkeys(_CHOICES, _choice),
+    **dict.fromkeys(SWITCHES, _switch),
+    **dict.fromkeys(QUALITY, _quality),
+    **dict.fromkeys(BATCH_CHOICES, _choice),
     **dict.fromkeys(("metadata", "user"), _label),
     **dict.fromkeys(("lora", "loras"), _loras),
     "reference_images": _pictures,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.prompts.fields import FIELD_RULES
-from server.openai.fields import ACCEPTED, IGNORED, QUALITIES, SPELLINGS
+from server.openai.field_names import ACCEPTED, IGNORED, QUALITIES, SPELLINGS
 
 _RULES = {
     **{name: rule for name, rule in FIELD_RULES.items() if name in ACCEPTED},

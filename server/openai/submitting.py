@@ -22,7 +22,8 @@ from server.auth import Caller
 from server.database import Line
 from server.errors import ApiError
 from server.openai import rows
-from server.openai.fields import MAX_N, Asked, read_fields
+from server.openai.field_names import MAX_N
+from server.openai.fields import Asked, read_fields
 from server.openai.forms import Body, read_body
 from server.openai.ids import video_id
 from server.openai.objects import Video

@@ -33,7 +33,7 @@ Judging = Annotated[Visit, Depends(sending(ADMIN))]
 _DONE = {
     "cancel": "It was asked to stop.",
     "retry": "It is queued again, at the step where it ended.",
-    "approve": "It was approved, and goes on.",
+    "approve": "It was approved and continues.",
     "reject": "It was rejected.",
     "rate": "Your stars and note are stored.",
     "nothing": "Nothing was changed: meanwhile it was in another state.",

@@ -1,30 +1,24 @@
 """``/live``: parts of pages as server-sent events, each time that the rows say something else."""
 
-import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 
 from db.clips import jobs
 from db.reading.feed import Feed, News
-from db.reading.history import Seen
-from pipeline.errors import ServiceUnavailableError
-from server.auth import Visit, still_holds
+from server.auth import Visit
 from server.database import Line, ServedLine
-from server.native.events import HEADERS, KEEP_ALIVE_S, SSE, place_of, place_text
+from server.event_stream import Reading, event, event_stream
+from server.native.events import feed_of, place_of, place_text
 from server.native.lookup import visible_batch, visible_job
 from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.progress import job_now, page_of_batches, progress_of
 from server.pages.rendering import fragment
 
-logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/live", include_in_schema=False)
 POLL_S = 1.0
 _CARDS = 60
@@ -68,7 +62,7 @@ async def batch(
     batch_id: str, line: ServedLine, visit: Viewer, after: After = None, last_event_id: LastEventId = None
 ) -> Response:
     """Send the head of a batch's page, and the cards of jobs to which something has happened."""
-    feed = await run_in_threadpool(_feed, line, visit, batch_id, None, place_of(after, last_event_id))
+    feed = await run_in_threadpool(feed_of, line, visit.caller, batch_id, None, place_of(after, last_event_id))
     rater, judges = visit.caller.owner, visit.may("votes.write")
 
     def read_part() -> _Part:
@@ -95,7 +89,7 @@ async def job(
     job_id: str, line: ServedLine, visit: Viewer, after: After = None, last_event_id: LastEventId = None
 ) -> Response:
     """Send what a job's page says of its state, whenever something has happened to it."""
-    feed = await run_in_threadpool(_feed, line, visit, None, job_id, place_of(after, last_event_id))
+    feed = await run_in_threadpool(feed_of, line, visit.caller, None, job_id, place_of(after, last_event_id))
 
     def read_part() -> _Part:
         news: News = feed.poll()
@@ -107,47 +101,21 @@ async def job(
     return _stream(read_part, line, visit)
 
 
-def _feed(line: Line, visit: Visit, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
-    """Raises NotFoundError."""
-    with line.database.reading() as session:
-        if job_id is not None:
-            batch_id = visible_job(session, visit.caller, job_id).batch_id
-        else:
-            batch_id = visible_batch(session, visit.caller, batch_id or "").id
-    return Feed(line.database, batch_id, job_id, place)
+class _Shown:
+    """A part of a page, sent again when it is another one."""
+
+    def __init__(self, read_part: Callable[[], _Part]) -> None:
+        self._read_part = read_part
+        self._html = ""
+
+    def read(self) -> Reading:
+        part = self._read_part()
+        messages = [] if part.html == self._html and not part.once else [event(part.html + part.once, place=part.place)]
+        self._html = part.html
+        if part.over:
+            messages.append(event("", name="done"))
+        return Reading(messages, over=part.over)
 
 
 def _stream(read_part: Callable[[], _Part], line: Line, visit: Visit) -> Response:
-    return StreamingResponse(_messages(read_part, line, visit), media_type=SSE, headers=HEADERS)
-
-
-async def _messages(read_part: Callable[[], _Part], line: Line, visit: Visit) -> AsyncIterator[str]:
-    """Yield the stream's messages. It ends with the work, with the server, and with the visitor's key."""
-    yield "retry: 2000\n\n"
-    shown, quiet_since = "", time.monotonic()
-    checked_at = quiet_since
-    while not line.stopping.is_set():
-        try:
-            if time.monotonic() - checked_at >= KEEP_ALIVE_S:  # however much there is to send
-                if not await run_in_threadpool(still_holds, visit.caller, line):
-                    return
-                checked_at = time.monotonic()
-            if time.monotonic() - quiet_since >= KEEP_ALIVE_S:
-                yield ": keep-alive\n\n"
-                quiet_since = time.monotonic()
-            part = await run_in_threadpool(read_part)
-        except ServiceUnavailableError as error:  # the browser comes back, with the last id that it has
-            logger.warning("stream ended", extra={"reason": str(error)})
-            return
-        if part.html != shown or part.once:
-            yield _message(part.html + part.once, part.place)
-            shown, quiet_since = part.html, time.monotonic()
-        if part.over:
-            yield "event: done\ndata:\n\n"
-            return
-        await asyncio.sleep(POLL_S)
-
-
-def _message(html: str, place: str | None) -> str:
-    head = "" if place is None else f"id: {place}\n"
-    return head + "".join(f"data: {text}\n" for text in html.splitlines()) + "\n"
+    return event_stream(_Shown(read_part).read, line, visit.caller, poll_s=POLL_S)

@@ -41,7 +41,7 @@ class PageRoute(APIRoute):
             except RequestValidationError as error:
                 return _refused(request, of_validation(error))
             except DataError:
-                return _refused(request, ApiError(400, "a value holds what the database cannot keep"))
+                return _refused(request, ApiError(400, "a value has characters that the database cannot store"))
             except VgenError as error:
                 translated = of_vgen_error(error)
                 if translated.status >= 500:

@@ -22,7 +22,7 @@ _ENDED: dict[str, tuple[str, str]] = {
     AttemptOutcome.FAILED: ("lost", "failed for good"),
     AttemptOutcome.CANCELLED: ("stopped", "cancelled"),
     AttemptOutcome.RELEASED: ("stopped", "given back: a drain or a pause"),
-    AttemptOutcome.REWOUND: ("lost", "rewound: what it needs is gone"),
+    AttemptOutcome.REWOUND: ("lost", "rewound: the result of an earlier step is gone"),
     AttemptOutcome.LEASE_ENDED: ("lost", "killed: its worker no longer renewed the lease"),
 }
 """Each outcome as a class of bars, and in words where it is not plain."""

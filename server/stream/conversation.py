@@ -28,6 +28,7 @@ from server.stream.source import (
     SessionTimedOutError,
     SourceError,
     Waiting,
+    no_gpu_in_time,
 )
 from server.stream.wire import InvalidMessageError
 
@@ -211,20 +212,23 @@ class Conversation(Connection):
         source = self._source = self._service.make_source()
         await self._outbox.put(m.QueueStatus(position=0, queue_depth=0, session_id=self._session.id))
         assigned: Assigned | None = None
+        waiting: Waiting | None = None
         try:
             async with asyncio.timeout(opening.timeout_s):
                 async for place in source.open(opening):
-                    if assigned is None:  # the source has found the session to be this owner's
+                    if waiting is None:  # the source has found the session to be this owner's
                         self._displace_before()
                         self._service.watched[self._session.id] = self
                     await self._place(place)
-                    assigned = place if isinstance(place, Assigned) else None
+                    if isinstance(place, Assigned):
+                        assigned = place
+                    else:
+                        waiting = place
         except TimeoutError:
-            text = f"no GPU was free for {opening.timeout_s:g} s; try again later"
-            raise SourceError("gpu_unavailable", text) from None
+            raise no_gpu_in_time(opening.timeout_s, waiting) from None
         assert assigned is not None, "a source ends its opening with a GPU"
-        cap = self._cap
         first = assigned.next_segment + len(assigned.pending)
+        cap = self._cap if assigned.ended is None else first
         preparing = asyncio.create_task(self._prompts.run(first, cap, source.announce))
         try:
             teller = SegmentTeller(self._session, self._outbox.put, assigned)
@@ -235,15 +239,16 @@ class Conversation(Connection):
         finally:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
-        raise endings.cap_reached()
+        raise endings.cap_reached() if assigned.ended is None else endings.ended_before(assigned.ended)
 
     async def _place(self, place: Waiting | Assigned) -> None:
         session, put = self._session, self._outbox.put
         if isinstance(place, Waiting):
             if session.state is SessionState.INITIALIZING:
                 session.transition(SessionState.QUEUED)
-            position, depth = place.position, place.queue_depth
-            await put(m.QueueStatus(position=position, queue_depth=depth, session_id=session.id))
+            place_of = {"position": place.position, "queue_depth": place.queue_depth, "session_id": session.id}
+            why = {} if place.reason is None else {"reason": place.reason.code, "message": place.reason.text}
+            await put(m.QueueStatus(**place_of, **why))
             return
         session.transition(SessionState.GPU_BINDING)
         session.gpu_id, session.segment_idx = place.gpu_id, place.next_segment

@@ -73,6 +73,12 @@ def cap_reached() -> Ending:
     return Ending(SessionState.COMPLETE, NORMAL, "segment_cap", (last,))
 
 
+def ended_before(reason: str) -> Ending:
+    """The session had ended, and its client has seen the rest of it."""
+    last = m.StreamComplete(reason="segment_cap" if reason == "segment_cap" else "stop_requested")
+    return Ending(SessionState.COMPLETE, NORMAL, reason, (last,))
+
+
 def idle(timeout_s: float) -> Ending:
     said = (m.SessionTimeout(timeout_seconds=round(timeout_s)), m.StreamComplete(reason="stop_requested"))
     return Ending(SessionState.TIMEOUT, NORMAL, "session_timeout", said)

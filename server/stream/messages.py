@@ -136,6 +136,8 @@ class QueueStatus(FromServer):
     position: int
     queue_depth: int
     session_id: str | None = Field(None, description="Added.")
+    reason: str | None = Field(None, description="Added: a code, such as model_missing or reserved_for_sessions.")
+    message: str = Field("", description="Added: the reason in words.")
 
 
 class GpuAssigned(wire.GpuAssigned):

@@ -66,6 +66,8 @@ class Waiting:
 
     position: int
     queue_depth: int
+    reason: OnHold | None = None
+    """Why there is no GPU; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Assigned:
     timeout_s: int = 300
     pts_base_ms: float = 0
     """When ``next_segment`` begins in the session's own time."""
+    ended: str | None = None
+    """Why the session has ended: its client came back for what is pending, and no more is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,12 @@ class SessionTimedOutError(SourceError):
 
     def __init__(self) -> None:
         super().__init__("session_rejected", "the session timed out while its segment was not at work", retryable=False)
+
+
+def no_gpu_in_time(timeout_s: float, waiting: Waiting | None) -> SourceError:
+    """Return the end of a session that waited so long for a GPU; ``waiting`` is what was last known."""
+    why = "try again later" if waiting is None or waiting.reason is None else waiting.reason.text
+    return SourceError("gpu_unavailable", f"no GPU was free for {timeout_s:g} s: {why}")
 
 
 class SegmentSource(Protocol):

@@ -1,1 +1,1 @@
-"""Changes of what is already stored: holding, cancelling, deleting, draining, pausing, budgets."""
+"""Changes to stored work: pausing, cancelling, deleting, draining, budgets."""

@@ -1,4 +1,4 @@
-"""A batch that has ended is deleted: its rows, then its media. Inputs that nobody names any more go with a sweep."""
+"""Deletes a batch that has ended: its rows, then its media. The next sweep deletes unused inputs."""
 
 from db.clips.batch_deletion import delete_batch
 from db.session import Database

@@ -1,4 +1,4 @@
-"""The budget and the deadline of a batch that is stored already."""
+"""Changes the budget and deadline of a stored batch."""
 
 from collections.abc import Collection
 

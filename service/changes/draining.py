@@ -1,4 +1,4 @@
-"""A host of a cluster is drained: its GPUs finish their clips and take no more."""
+"""Drains a host of a cluster: its GPUs finish their clips and take no more."""
 
 from dataclasses import dataclass
 

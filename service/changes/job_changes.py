@@ -1,4 +1,4 @@
-"""What a person may ask of jobs that are stored: cancel, retry, approve, reject.
+"""Cancels, retries, approves and rejects stored jobs.
 
 An id is a job's, or a batch's, which stands for all of its jobs to which the change applies.
 """
@@ -32,7 +32,7 @@ class ChangeAll(Protocol):
 
 
 def cancel(database: Database, ids: Sequence[str], *, label: str | None = None) -> ChangedView:
-    """Stop jobs; a running one stops within a step. What has succeeded stays."""
+    """Cancel jobs; a running one stops within a denoising step. Finished clips are kept."""
     chosen = Selection(_OPEN, label=None if label is None else label_of(label))
     return _change(database, ids, chosen, requests.cancel_all)
 
@@ -62,12 +62,12 @@ def retry(database: Database, ids: Sequence[str], *, label: str | None = None, c
 
 
 def approve(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
-    """Let held jobs go on."""
+    """Approve held jobs, which then continue."""
     return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.approve, by=by)))
 
 
 def reject(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
-    """Block held jobs."""
+    """Reject held jobs, which are then blocked."""
     return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.reject, by=by)))
 
 
@@ -83,7 +83,7 @@ def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
 def _change(database: Database, ids: Sequence[str], chosen: Selection, change: ChangeAll) -> ChangedView:
     """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
     if not ids and chosen.label is None and chosen.code is None:
-        raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
+        raise InputError([Problem("name the jobs: ids of jobs or batches, --label, or for a retry --code")])
     changed: list[str] = []
     unchanged: list[str] = []
     for page in _pages(database, ids, chosen):

@@ -1,4 +1,4 @@
-"""Stop and go for batches, queues and everything."""
+"""Pauses and resumes batches, queues and everything."""
 
 from collections.abc import Sequence
 

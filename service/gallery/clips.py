@@ -1,4 +1,4 @@
-"""What a gallery shows of each job of a batch, in the order of the wall: what failed first."""
+"""What a gallery shows of each job, in the order of the wall: failed ones first."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

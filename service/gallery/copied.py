@@ -1,4 +1,4 @@
-"""A gallery that stands by itself: clips, posters and strips are copied beside its pages, posters made small."""
+"""A self-contained gallery: clips, small posters and strips are copied beside its pages."""
 
 from collections.abc import Mapping
 

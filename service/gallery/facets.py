@@ -1,4 +1,4 @@
-"""What a wall can be filtered by: states, labels, presets and metrics, with how many clips each has."""
+"""The filters of a wall: states, labels, presets and metrics, with their numbers of clips."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A gallery beside the clips, which it shows where they are: nothing is copied."""
+"""A gallery that links to the clips where they are stored; nothing is copied."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a gallery's pages find a clip's files: the protocol of its two forms, linked and copied."""
+"""Where a gallery's pages find a clip's files: the protocol of the linked and the copied form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

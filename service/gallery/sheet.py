@@ -1,4 +1,4 @@
-"""A batch's contact sheet, or several where it has many clips."""
+"""Writes a batch's contact sheet, or several if it has many clips."""
 
 import io
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Writes a gallery: its pages, the data that their filters read, and a manifest that says what is its own."""
+"""Writes a gallery: pages, the data of their filters, and a manifest of its own files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ def own_files(target: Storage, batch_id: str) -> dict[str, tuple[str, int]]:
             f"{stranger.key!r} is there already, which is not a gallery's: name an empty folder"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise ConflictError(f"{MANIFEST!r} there is not a gallery's: name an empty folder") from None
+        raise ConflictError(f"{MANIFEST!r} there does not belong to a gallery: name an empty folder") from None
     if owner != batch_id:
         raise ConflictError(f"the gallery of batch {owner} is there: name another folder")
     return {str(name): (str(digest), int(size)) for name, (digest, size) in files.items()}

@@ -1,4 +1,4 @@
-"""Sessions that watch a video while it is made, for whoever speaks with their clients: a WebSocket, Python, a person.
+"""Streaming sessions, for every client: WebSocket, Python, operators.
 
 A session owns one batch. Each segment is a job of it, with the key (session, segment): it goes on from the last frames
 of the segment before, and may be generated as soon as those are there. The session outlives every process: all that is
@@ -15,7 +15,7 @@ Every function is a few short transactions, and blocks: call it in a thread.
 from service.sessions.choices import SessionChoices
 from service.sessions.ending import close_session
 from service.sessions.opening import open_session
-from service.sessions.reading import list_sessions, segment_reason, session_view, snapshot
+from service.sessions.reading import list_sessions, segment_reason, session_view, snapshot, waiting_reason
 from service.sessions.segments import add_segment
 from service.sessions.upkeep import touch, update_extra
 
@@ -30,4 +30,5 @@ __all__ = [
     "snapshot",
     "touch",
     "update_extra",
+    "waiting_reason",
 ]

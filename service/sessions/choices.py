@@ -1,4 +1,4 @@
-"""What a session may choose when it is opened."""
+"""The options of a new session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Close a session: no more segments are asked for, and those that were made become one clip."""
+"""Closes a session: no more segments, and the finished ones are joined to one clip."""
 
 from db.reading import sessions as reading
 from db.session import Database

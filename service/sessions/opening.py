@@ -1,4 +1,4 @@
-"""Open a session: check all that it asks for, and store its row. Its batch is stored with its first segment."""
+"""Opens a session: checks its options and stores its row. The batch is stored with the first segment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.storage.base import Storage
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
-from service import submission
+from service import advice, submission
 from service.choices import SubmissionChoices
 from service.sessions.choices import SessionChoices
 from service.views.sessions import SessionView, session_view
@@ -70,7 +70,7 @@ def open_session(
     is returned as it is.
 
     Raises:
-        InputError: with every mistake in the choices.
+        InputError: with every mistake in the choices; or the preset's model is not on the machine that would make it.
         SessionRejectedError: the owner has as many open sessions as one may have.
         GpuUnavailableError: no live GPU worker fits, or sessions may have none here.
         ConflictError: another owner's session has the id.
@@ -81,6 +81,8 @@ def open_session(
     if session_id is not None and (known := _known(database, session_id, owner)) is not None:
         return known
     values, preset, inputs = _row(settings, choices, owner, new_id)
+    if settings.solo:  # this machine makes its segments
+        advice.refuse_without_models({preset.name}, settings)
     spec = JobSpec.model_validate(values["spec"])
     with database.reading() as session:
         _admit(session, settings, owner, spec, preset)  # nothing is stored for one that may have no session
@@ -160,7 +162,7 @@ def _spec(
     seam = 0 if preset.continuation is None else preset.continuation.frames
     if seam and spec.num_frames < 2 * seam:
         near = ", ".join(str(count) for count in preset.frames.nearest(2 * seam))
-        text = f"{spec.num_frames} are too few to go on from with preset {preset.name!r}; nearest: {near}"
+        text = f"{spec.num_frames} are too few for a continuation with preset {preset.name!r}; nearest: {near}"
         raise InputError([Problem(text, field="num_frames")])
     return spec.model_copy(update={"prompt": "", "seam_frames": seam}), preset, list(parsed.inputs.values())
 
@@ -201,7 +203,7 @@ def _checked_state(given: Mapping[str, Any], spec: JobSpec) -> dict[str, Any]:
     if re.fullmatch(r"[0-9a-f]{64}", sha256) is None or key != state_key(sha256):
         raise ValueError(f"names {key[:100]!r}, which is not where the frames of a state lie")
     if not spec.seam_frames:
-        raise ValueError(f"is given, but preset {spec.preset!r} cannot go on from given frames")
+        raise ValueError(f"is given, but preset {spec.preset!r} cannot continue from given frames")
     try:
         check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
     except RefusedError as error:

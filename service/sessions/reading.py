@@ -1,6 +1,6 @@
-"""Sessions as they are shown."""
+"""Reads sessions for display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from pipeline.settings import Settings
 from service.views.sessions import SessionView
 from service.views.sessions import session_view as view_of
 from service.views.waiting import ReasonView
-from service.waiting import reasons_of
+from service.waiting import reasons_of, session_reason
 
 
 def session_view(
@@ -23,14 +23,15 @@ def session_view(
 
     Args:
         owner: only a session of this owner is found.
-        settings: with them it is also read why segments are not at work (``reason``), which costs some queries more.
+        settings: with them it is also read why the session has no GPU and why segments are not at work (``reason``),
+            which costs some queries more.
 
     Raises:
         NotFoundError: there is none with that id, or with an id that begins so.
     """
     with database.reading() as session:
         facts = reading.facts_of(session, rows.get(session, session_id, owner=owner))
-        return view_of(facts, _reasons(session, [facts], settings))
+        return _view(session, facts, _reasons(session, [facts], settings), settings)
 
 
 def list_sessions(
@@ -45,7 +46,7 @@ def list_sessions(
     with database.reading() as session:
         facts = reading.listed(session, owner=owner, open_only=open_only, limit=limit)
         reasons = _reasons(session, facts, settings)
-        return [view_of(each, reasons) for each in facts]
+        return [_view(session, each, reasons, settings) for each in facts]
 
 
 def segment_reason(database: Database, settings: Settings, session_id: str, segment: int) -> ReasonView | None:
@@ -57,6 +58,22 @@ def segment_reason(database: Database, settings: Settings, session_id: str, segm
     with database.reading() as session:
         job = reading.segment_facts(session, rows.get(session, session_id), segment).job
         return reasons_of(session, [job], settings).get(job.id)
+
+
+def waiting_reason(database: Database, settings: Settings, session_id: str) -> ReasonView | None:
+    """Return why a session has no GPU that is ready; None where it has one, or has ended.
+
+    Raises:
+        NotFoundError: there is no such session.
+    """
+    with database.reading() as session:
+        return session_reason(session, reading.facts_of(session, rows.get(session, session_id)), settings)
+
+
+def _view(
+    session: Session, facts: SessionFacts, reasons: Mapping[str, ReasonView], settings: Settings | None
+) -> SessionView:
+    return view_of(facts, reasons, None if settings is None else session_reason(session, facts, settings))
 
 
 def _reasons(session: Session, sessions: Sequence[SessionFacts], settings: Settings | None) -> dict[str, ReasonView]:

@@ -1,4 +1,4 @@
-"""Ask for one more segment of a session."""
+"""Requests one more segment of a session."""
 
 from __future__ import annotations
 
@@ -44,16 +44,19 @@ def add_segment(
     negative_prompt: str | None = None,
     source: str = "user",
     enhance: bool = False,
+    viewer: str | None = None,
 ) -> StreamSegmentView:
     """Ask for segment ``segment``, from 0 without gaps. Asking again for the same one returns it as it is.
 
-    None of a field is not given: the session's own value. It counts as a sign of life (``touch``).
+    With ``viewer`` only where that is the session's newest client: whoever comes then finds all that was asked for
+    before, and nothing is added behind its back. None of a field is not given: the session's own value. It counts as a
+    sign of life (``touch``).
 
     Raises:
         InputError: with every mistake in the fields, or the segment is not the next one.
         NotFoundError: there is no such session, or it is another owner's.
-        ConflictError: the segment was asked for with other content; or the session has ended, or has as many segments
-            as it may have.
+        ConflictError: the segment was asked for with other content; or the session has ended, has as many segments
+            as it may have, or another client.
         QuotaError: the key with which the first segment was asked for over HTTP may not have another.
     """
     given: dict[str, object] = {"prompt": prompt, "seed": seed, "num_inference_steps": num_inference_steps}
@@ -61,6 +64,8 @@ def add_segment(
     values = _read(given, source)
     with database.transaction() as session:
         row = rows.lock(session, session_id, owner=owner)
+        if viewer not in (None, row.extra.get(rows.VIEWER, viewer)):
+            raise ConflictError(f"session {row.id} is another client's now")
         spec = _spec(row, segment, values, source, enhance)
         job = growth.segment_job(session, row, segment)
         if job is not None:
@@ -102,7 +107,7 @@ def _require_same(job: Job, spec: JobSpec, segment: int) -> None:
     stored = JobSpec.model_validate(job.spec)
     differing = [name for name in _SAME if getattr(stored, name) != getattr(spec, name)]
     if differing:
-        raise ConflictError(f"segment {segment} was asked for before, with another {' and another '.join(differing)}")
+        raise ConflictError(f"segment {segment} was requested before, with another {' and another '.join(differing)}")
 
 
 def _require_next(row: StreamSession, segment: int) -> None:

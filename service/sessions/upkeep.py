@@ -1,4 +1,4 @@
-"""Signs of life of a session, and what its protocol keeps with it."""
+"""Records signs of life of a session, and the state that its protocol keeps with it."""
 
 from typing import Any
 

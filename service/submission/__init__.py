@@ -1,4 +1,4 @@
-"""A prompt file's way into the rows, the same for the command line, for HTTP and for programs.
+"""How a prompt file becomes rows, for the command line, HTTP and Python alike.
 
 ``prepare`` checks the options of its batch, ``submit`` stores what is not made yet, ``dry_run`` shows what that is.
 ``store`` is the last step alone, for jobs that come from elsewhere: other batches, suites, requests for single videos.

@@ -1,4 +1,4 @@
-"""What a submission will take, before anything is spent: GPU time, cost, bytes, and when it would be done."""
+"""Estimates a submission before anything is spent: GPU time, cost, bytes, and finish time."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The one way of a prompt file into the rows: checked, compared with what was made before, estimated, stored."""
+"""Submits a prompt file: checks it, compares it with earlier batches, estimates and stores it."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What should be said of a submission before its jobs are made."""
+"""The notices that a submission gives before its jobs are made."""
 
 from pipeline.prompts import Submission
 from pipeline.prompts.submission import alike

@@ -1,4 +1,4 @@
-"""The options of a batch: what the settings say, the prompt file's defaults, and what was chosen on top."""
+"""Resolves a batch's options: the settings, the file's defaults, and the submitter's choices."""
 
 from pydantic import ValidationError
 

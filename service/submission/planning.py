@@ -1,4 +1,4 @@
-"""What a submission would make, need and take; and whether anybody could make it."""
+"""Plans a submission: what it would make, need and take, and whether any worker could make it."""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice

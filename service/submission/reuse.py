@@ -1,4 +1,4 @@
-"""What of a file was made before: the jobs that earlier batches of a file of this name have made, or will make."""
+"""Finds the jobs of a file that earlier batches have made, or will make."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

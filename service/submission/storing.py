@@ -1,4 +1,4 @@
-"""Storing a submission: its inputs in the store, its batch and jobs in the rows, all or nothing."""
+"""Stores a submission: its inputs in the store, its batch and jobs as rows, all or nothing."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What `--json` and tables show, as plain values made of rows. docs/json-output.md is generated from here."""
+"""The documents of `--json` and HTTP, as plain values. docs/json-output.md is generated from them."""

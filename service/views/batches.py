@@ -1,4 +1,4 @@
-"""Batches: one in a line, where one stands, and one with its jobs or results."""
+"""Views of batches: in a list, with their status, with their jobs or results."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Clips: their files, the state that another clip can go on from, and what `vgen generate` makes."""
+"""Views of clips: their files, their continuation state, and the result of `vgen generate`."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Estimates: what a submission would take, and how near earlier estimates were."""
+"""Views of estimates, and of how accurate earlier ones were."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Jobs: one in a line, and one with its steps, attempts, rolls, scores and files."""
+"""Views of jobs: in a list, and in detail with steps, attempts, rolls, scores and files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

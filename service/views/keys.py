@@ -1,4 +1,4 @@
-"""Keys with which programs call the line over HTTP."""
+"""Views of API keys."""
 
 from pydantic import Field
 

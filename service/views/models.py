@@ -1,4 +1,4 @@
-"""Presets and their models: which can be used, how fast, and how their caches are calibrated."""
+"""Views of presets and their models: availability, speed, calibration."""
 
 from typing import Any
 

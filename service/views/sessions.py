@@ -1,4 +1,4 @@
-"""Sessions that watch a video while it is made, and their segments."""
+"""Views of streaming sessions and their segments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -70,6 +70,9 @@ class SessionView(View):
     gpu_ready: bool = Field(description="Whether that worker holds the model and does nothing else.")
     queue_position: int | None = Field(description="How many sessions get a GPU before it; null where it has one.")
     queue_depth: int = Field(description="How many sessions wait for a GPU.")
+    reason: ReasonView | None = Field(
+        None, description="Why it has no GPU that is ready, as `sessions show` and `sessions list` read it."
+    )
     width: int
     height: int
     fps: float
@@ -124,8 +127,13 @@ def segment_view(facts: SegmentFacts, segment: int, reason: ReasonView | None = 
     )
 
 
-def session_view(facts: SessionFacts, reasons: Mapping[str, ReasonView] | None = None) -> SessionView:
-    """Return the view of a session; ``reasons`` say why its segments' jobs are not at work, by the jobs' ids."""
+def session_view(
+    facts: SessionFacts, reasons: Mapping[str, ReasonView] | None = None, reason: ReasonView | None = None
+) -> SessionView:
+    """Return the view of a session.
+
+    ``reasons`` say why its segments' jobs are not at work, by the jobs' ids; ``reason`` says why it has no GPU.
+    """
     row, reservation = facts.row, facts.reservation
     spec = row.spec
     return SessionView.of(
@@ -142,6 +150,7 @@ def session_view(facts: SessionFacts, reasons: Mapping[str, ReasonView] | None =
         gpu_ready=reservation is not None and reservation.ready_at is not None,
         queue_position=facts.position,
         queue_depth=facts.waiting,
+        reason=reason,
         width=spec["width"],
         height=spec["height"],
         fps=spec["fps"],

@@ -1,4 +1,4 @@
-"""What people say of clips: stars, notes, and which of two is better."""
+"""Views of ratings, notes and votes."""
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ class VoteView(View):
     """One person's choice between two clips."""
 
     first: str = Field(description="The id of a job.")
-    second: str = Field(description="The id of another one.")
+    second: str = Field(description="The id of another job.")
     preferred: str | None = Field(description="The id of the better of the two; null: neither is.")
     rater: str
     voted_at: str = Field(description="ISO 8601, UTC.")

@@ -1,4 +1,4 @@
-"""Why something is not at work, and what mends it."""
+"""Views of the reasons why something waits, and of the command that helps."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Workers."""
+"""Views of workers."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Stars, notes and votes of people: given, read, and exported for the tools that people judge clips with."""
+"""Ratings, notes and votes: given, read, and exported for other tools."""
 
 from service.votes.export import EXPORTS, exported
 from service.votes.judging import cast_vote, change_rating, votes_of

@@ -1,4 +1,4 @@
-"""Votes, stars and notes in the forms that other tools read.
+"""Exports votes, ratings and notes in the formats of other tools.
 
 ``fiftyone`` is what ``fiftyone.Dataset.from_json`` loads (FiftyOne 1.22, ``fiftyone/core/dataset.py``: a name, the
 media type, the fields with their classes, the samples). ``label-studio`` and ``label-studio-pairs`` are Label Studio's

@@ -1,4 +1,4 @@
-"""What people may say of clips, and all that they said of a batch."""
+"""Stores a person's rating or vote, and reads those of a batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,1 +1,1 @@
-"""The processes of a host: `vgen worker` and its forks, the solo line, the dispatcher's own process."""
+"""The processes of a host: `vgen worker` and its forks, solo mode, the dispatcher process."""

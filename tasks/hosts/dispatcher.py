@@ -1,4 +1,4 @@
-"""A process that only dispatches and reconciles."""
+"""The process that only dispatches and reconciles."""
 
 import threading
 

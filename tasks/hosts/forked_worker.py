@@ -1,4 +1,4 @@
-"""A Celery worker in a fork of ``vgen worker``: what it imports is paid for once a host, and its memory is shared.
+"""A Celery worker forked from ``vgen worker``: imports are done once per host, and their memory is shared.
 
 The forking process must have one thread and no open connection.
 """

@@ -1,4 +1,4 @@
-"""The lock of a home: one process at a time works in it."""
+"""The lock of a home folder: only one process at a time works in it."""
 
 import errno
 import fcntl

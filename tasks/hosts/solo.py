@@ -1,4 +1,4 @@
-"""The whole line in one process: Celery workers as threads over an in-memory broker, and a child for each GPU.
+"""Solo mode: Celery workers as threads of one process over an in-memory broker, with a child per GPU.
 
 The broker is lost with the process, which loses nothing: rows are the truth, and the next run takes them up.
 """

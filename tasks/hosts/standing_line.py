@@ -1,4 +1,4 @@
-"""A solo line that stands ready for as long as its process lives, whether anything waits or not."""
+"""A solo process's workers that stay ready as long as the process lives, even while nothing waits."""
 
 import logging
 import threading

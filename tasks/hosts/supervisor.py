@@ -1,4 +1,4 @@
-"""``vgen worker``: the Celery workers of one host, each a process of its own, in the foreground.
+"""``vgen worker``: starts and restarts the Celery workers of one host, each as a process, in the foreground.
 
 A GPU worker for every GPU, one for screening and encoding, one for enhancing, publishing and the timers. A worker that
 dies is started again; SIGTERM, SIGHUP and the first Ctrl-C drain them, a second Ctrl-C ends them at once.

@@ -1,1 +1,1 @@
-"""The work of timers: dispatcher, reconciler, sweeper, alerts, the nightly evaluation, and faults on purpose."""
+"""Periodic work: dispatcher, reconciler, sweeper, alerts, nightly evaluation, chaos."""

@@ -1,4 +1,4 @@
-"""The timer that says once what a person should hear of; any number of processes may run it."""
+"""The timer that records alerts, each once; several processes may run it."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Faults on purpose in a live cluster: processes of this host's workers are killed, stopped and terminated.
+"""Injects faults into a live cluster: kills, stops and terminates processes of this host's workers.
 
 Only processes that the workers table names with this host's name, that still run, and that are Celery workers of vgen
 are touched, and what these started. Nothing is done to brokers, databases and stores: those may carry others' work.

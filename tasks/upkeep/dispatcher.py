@@ -1,4 +1,4 @@
-"""Dispatch waiting steps and publish their chains: commit first, publish after."""
+"""Dispatches waiting steps and publishes their chains: first the commit, then the messages."""
 
 from __future__ import annotations
 

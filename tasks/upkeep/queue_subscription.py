@@ -1,4 +1,4 @@
-"""A GPU worker's consumer reads the queue of its preset while the worker's row says that it serves it."""
+"""Subscribes a GPU worker's consumer to its preset's queue while the worker's row says that it is ready."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The periodic tasks, which belong to no job: ``vgen beat`` sends it, an io worker does it.
+"""The periodic Celery tasks: ``vgen beat`` sends them, an io worker runs them.
 
 Rows say when it was last done, so that two beats, or one that was away for days, do no more than one would.
 """

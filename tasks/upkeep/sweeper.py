@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more from the store, the rows and this host's folders; never what a row points at.
+"""Deletes unused objects, rows and local files; never an object that a row refers to.
 
 An object goes when it is old, no row names it, and neither has changed when that is asked again right before. Any
 number of sweeps may run at once.

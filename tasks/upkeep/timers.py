@@ -1,4 +1,4 @@
-"""The timers of a process: report its workers, dispatch, reconcile. Any number of processes may run them at once."""
+"""The timers of a process: worker reports, dispatch, reconcile. Several processes may run them at once."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Timers:
                 for report in self._reports:
                     workers.leave(session, report.name)
         except ServiceUnavailableError:
-            logger.warning("workers not signed off: the database is away")
+            logger.warning("workers not signed off: the database is unreachable")
         if self._owns_database:
             self._database.close()
 

@@ -1,1 +1,1 @@
-"""One worker: a step from claim to finish, its lease, its generator, and what it loads and prefetches."""
+"""One worker: running a step from claim to finish, its lease, its generator, loading and prefetching."""

@@ -1,4 +1,4 @@
-"""Lines for whoever watches `vgen worker`: what is ready for what, a line for each clip, what is being loaded.
+"""The lines that `vgen worker` prints: what is ready for what, one per clip, what is being loaded.
 
 They are shown there whatever the log level is; a solo run has its own display, and shows them at level INFO only.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints between a stage, which makes them, and the rows, which say where they are."""
+"""Connects a stage, which makes checkpoints, with the rows that refer to them."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Celery's consumer, which tells of its tasks in batches."""
+"""A Celery consumer that sends its task events in batches."""
 
 from typing import Any
 

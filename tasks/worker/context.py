@@ -1,4 +1,4 @@
-"""The objects of one worker: its database, store, hand-off directory and generator, made when first needed."""
+"""One worker's database, store, hand-off folder and generator, created when first needed."""
 
 from __future__ import annotations
 

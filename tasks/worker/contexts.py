@@ -1,4 +1,4 @@
-"""The contexts of the workers of this process, by Celery application."""
+"""The contexts of this process's workers, by Celery application."""
 
 from celery import Celery, Task
 

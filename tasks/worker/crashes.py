@@ -1,4 +1,4 @@
-"""Tell a broken worker, on which jobs crash in a row, from broken jobs: a sound one must not drain for them."""
+"""Distinguishes a broken worker, on which different jobs crash, from broken jobs; only the first drains."""
 
 from __future__ import annotations
 

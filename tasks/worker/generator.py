@@ -1,4 +1,4 @@
-"""The generator of one GPU worker and the model in it, shared by the steps and by the model loader."""
+"""The generator of one GPU worker and its loaded model, shared by steps and model loader."""
 
 import threading
 from collections.abc import Callable, Iterator

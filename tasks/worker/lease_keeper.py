@@ -1,4 +1,4 @@
-"""The lease of a running step: renewed while the stage works, which is asked to stop where it has to."""
+"""Keeps a running step's lease: renews it, and asks the stage to stop when it must."""
 
 from __future__ import annotations
 

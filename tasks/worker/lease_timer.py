@@ -1,4 +1,4 @@
-"""One thread a worker that renews the leases of its running steps."""
+"""The thread of a worker that renews the leases of its running steps."""
 
 import threading
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The live encoder of a session's segment: it follows the frames as they are written, and records nothing.
+"""The live encoder of a session's segment: follows the frames as they are written, and records nothing.
 
 It is beside the step's work: whatever happens to it, the clip is made, encoded and published as any other.
 """

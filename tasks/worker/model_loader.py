@@ -1,4 +1,4 @@
-"""A GPU worker loads the preset that its row assigns to it, and reads that preset's queue once the model is warm.
+"""Loads the preset that a GPU worker's row assigns, and subscribes to its queue once the model is warm.
 
 Two parts share only the row, since in a cluster they run in two processes: ``ModelLoader`` is a thread of the process
 that has the generator; ``QueueSubscription`` is a timer of the process that has the consumer.
@@ -72,7 +72,7 @@ class ModelLoader(threading.Thread):
             try:
                 idle = self._tick()
             except ServiceUnavailableError as error:
-                logger.warning("preset not loaded: the database is away", extra={"reason": str(error)})
+                logger.warning("preset not loaded: the database is unreachable", extra={"reason": str(error)})
             except Exception:
                 logger.exception("preset not loaded")
             self._over.wait(self._settings.worker.dispatch_s * (IDLE_POLL_FACTOR if idle else 1))

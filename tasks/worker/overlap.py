@@ -1,4 +1,4 @@
-"""The last part of a step, which goes on while its worker takes the next message."""
+"""Runs the last part of a step while its worker takes the next message."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""While a GPU worker makes a clip, what the next one needs is fetched and encoded: a hint from rows, never a claim.
+"""Prefetches the next clip's inputs and prompt while a GPU worker makes a clip; a hint, never a claim.
 
 It changes no row and holds no lease. The next clip may go to another worker or be cancelled; then the hint has cost
 time that nobody needed.

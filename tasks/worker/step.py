@@ -1,4 +1,4 @@
-"""One step, from claim to finish: the same for every task, whether its step is of a job or of an evaluation run.
+"""Runs one step from claim to finish, for every stage and for steps of evaluation runs.
 
 Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
 current, and a message that finds nothing to do cuts the rest of its chain.

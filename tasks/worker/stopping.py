@@ -1,4 +1,4 @@
-"""The time when this worker began to stop: one number, shared by the worker and its pool's children."""
+"""The time at which this worker began to stop, shared with its pool's children."""
 
 import multiprocessing
 import time

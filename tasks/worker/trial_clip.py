@@ -1,4 +1,4 @@
-"""A clip that is known to be good: a preset's own defaults, two steps, no text, LoRA or input of anybody."""
+"""A trial clip that is known to work: the preset's defaults, two steps, no text, LoRA or input of a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that hears nothing although there is work for it is started anew.
+"""Restarts a worker that receives no messages although its queue has some.
 
 Several releases of Celery stopped to consume after a reconnect (celery/celery#9054, #10205): connected, idle, deaf.
 """
@@ -59,7 +59,7 @@ class Watchdog:
         if self._busy() or self._stopping() is not None or not self._overdue():
             self._heard = now
         elif now - self._heard >= self._silence_s:
-            logger.error("worker is deaf and is started anew", extra={"worker": self._worker})
+            logger.error("worker receives no messages and is restarted", extra={"worker": self._worker})
             with self._database.transaction() as session:
                 events.record(session, "worker_restarted", worker=self._worker, silent_s=round(now - self._heard))
             self._ended = now

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli_process import until
 from tests.clients.browser import Browser, chromium
+from tests.servers import free_port
 from tests.serving import Served, serving
 from tests.tiny_pipelines import TINY
 
@@ -42,14 +43,18 @@ def page(browser: Browser, served: Served) -> Browser:
     return browser
 
 
+def _state(name: str) -> str:
+    return f"return document.getElementById('stream').dataset.state === '{name}'"
+
+
 def _watch(page: Browser) -> None:
     """Ask for three segments, and wait for the session's end."""
     page.click("#open")
-    page.until("return document.getElementById('state').textContent === 'ready'")
+    page.until(_state("ready"))
     for number in range(3):
         page.type("input[name=prompt]", f" fox {number}")
         page.click("#send")
-    page.until("return document.getElementById('state').textContent === 'ended: segment cap'")
+    page.until(_state("ended"))
 
 
 @pytest.mark.parametrize("sound", [False, True])
@@ -82,12 +87,12 @@ def test_pictures_are_drawn_where_they_are_asked_for(page: Browser) -> None:
 
 def test_what_is_turned_down_is_said_and_the_session_goes_on(page: Browser) -> None:
     page.click("#open")
-    page.until("return document.getElementById('state').textContent === 'ready'")
+    page.until(_state("ready"))
     page.type("input[name=prompt]", "an unsafe fox")
     page.click("#send")
     page.until("return document.getElementById('problem').textContent.includes('classifier')")
     page.click("#stop")
-    page.until("return document.getElementById('state').textContent === 'ended: stop requested'")
+    page.until(_state("ended"))
     assert page.complaints() == []
 
 
@@ -135,3 +140,38 @@ def test_three_segments_of_a_model_that_makes_sound_play_with_it(browser: Browse
         assert len(mimes) == 3
         assert all(mime.endswith(', mp4a.40.2"') for mime in mimes)
         assert browser.complaints() == []
+
+
+def test_a_session_that_is_held_or_loses_its_server_says_so_and_goes_on(browser: Browser, tmp_path: Path) -> None:
+    sampling = "sampling: { num_frames: 24, fps: 24, width: 64, height: 64 }"
+    streaming = "streaming: { preset: idle, generation_segment_cap: 3 }"
+    (tmp_path / "serve.yaml").write_text(f"{streaming}\ndefault_request: {{ {sampling} }}\n")
+    options = (tmp_path / "home", "--config", tmp_path / "serve.yaml", "--port", free_port())
+    text = "return document.getElementById('state').textContent"
+    with serving(*options) as server:
+        until(lambda: server.client.get("/readyz").json()["ready_gpu_workers"])
+        browser.open(f"{server.client.base_url}/stream")
+        browser.type("input[name=prompt]", "a fox")  # no session is open: the prompt opens one
+        browser.click("#send")
+        browser.until("return document.getElementById('made').textContent !== '–'")
+
+        batch = server.client.get("/api/v1/batches").json()["batches"][0]["id"]
+        server.client.post(f"/api/v1/batches/{batch}/pause").raise_for_status()
+        browser.type("input[name=prompt]", "it runs")
+        browser.click("#send")
+        browser.until(_state("hold"))
+        assert "Segment 2 is on hold: the batch was paused" in browser.run(text)
+        server.client.post(f"/api/v1/batches/{batch}/resume").raise_for_status()
+        browser.until(_state("ready"))
+
+        server.process.kill()
+        browser.until(_state("lost"))
+        assert "The connection is lost" in browser.run(text)
+        browser.type("input[name=prompt]", "it sleeps")
+        browser.click("#send")
+    with serving(*options):
+        browser.until(_state("ended"))
+        browser.until("return document.getElementById('video').currentTime > 2.3")
+        assert browser.run("return document.getElementById('video').buffered.length") == 1
+        assert browser.run("return document.getElementById('video').buffered.end(0)") < 3.1
+        assert browser.run("return document.getElementById('problem').textContent") == ""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
-from tests.faults.mutants import COPIED
+from tests.faults.run_mutants import COPIED
 
 STAGE = '''"""Stamp: note the digest of the clip that is about to be published."""
 

@@ -184,7 +184,7 @@ def test_an_interrupted_run_ends_with_130_and_the_next_one_goes_on(
         else:
             process.send_signal(number)
         assert process.wait(timeout=LIMIT_S) == 130
-        assert "stopped; `vgen run` goes on where it was" in runs.log()
+        assert "stopped; `vgen run` resumes the work" in runs.log()
         batch_id = _only_batch(database)
         assert states(database, batch_id)[JobState.SUCCEEDED] < 3
         assert processes_with(str(runs.settings.home)) == []

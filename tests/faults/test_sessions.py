@@ -20,7 +20,7 @@ from service.sessions import SessionChoices
 from service.views.sessions import SessionView, StreamSegmentView
 from tests.faults import session_clients
 from tests.faults.fault_cluster import World, until
-from tests.faults.proxy import Mode
+from tests.faults.proxy import Mode, StoreFault
 from tests.faults.session_check import keys_of
 
 SESSIONS = 4
@@ -241,3 +241,23 @@ def test_sessions_that_are_over_leave_no_keys_in_redis(world: World) -> None:
     for session_id in ids:
         finish(world, session_id)
     assert keys_of(world.redis.port, ids) == []
+
+
+def test_a_client_that_comes_back_while_the_store_is_away_waits_for_its_segment(world: World) -> None:
+    with watching(world) as client:
+        client.ask(steps=2)
+        client.until("ltx2_segment_complete")
+    session_id = id_of(client)
+    until(lambda: sessions.session_view(world.database, session_id).segments[0].video_key, "its clip is published")
+
+    # When neither the relay nor a hand-off folder has the segment, and the store fails
+    world.redis_command("FLUSHALL")
+    world.store_proxy.met.clear()
+    world.store_proxy.fail(StoreFault.ERROR_503, method="GET", times=20)
+    with watching(world, session_id=session_id) as again:
+        again.until("ltx2_segment_complete")
+        again.send("stop_session")
+        again.until("ltx2_stream_complete")
+    assert again.errors == []
+    assert StoreFault.ERROR_503 in world.store_proxy.met
+    finish(world, session_id)

@@ -94,7 +94,7 @@ def test_ctrl_c_stops_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130, said
-    assert "`vgen run` goes on" in said
+    assert "`vgen run` resumes the work" in said
 
     # Then nothing is held by a worker that is gone, and the next run finishes
     assert _json("status")["batch"]["finished"] is False
@@ -148,7 +148,7 @@ def test_a_second_run_takes_over_when_the_first_is_killed(tmp_path: Path) -> Non
 
             # Then the other works off both files
             assert second.returncode == 0, said
-    assert "working on from here" in said
+    assert "this one continues the work" in said
     assert [batch["exit_code"] for batch in _json("list")["batches"]] == [0, 0]
     assert all(len(_clips(batch["id"])) == 1 for batch in _json("list")["batches"])
 

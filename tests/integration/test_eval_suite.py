@@ -111,6 +111,12 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     assert vgen("eval", "compare", "latest", done.json["id"]).out.startswith("state\t")
     assert "evaluation run 'e1m7zw9b10n745' does not exist" in vgen("eval", "compare", "latest", "e1m7zw9b10n745").err
 
+    # A group of which nothing that needs weights could be computed here leaves the run incomplete too
+    lacking = vgen("eval", "run", batch_id, "--metrics", "checks.black,vbench-free")
+    assert lacking.code == 3
+    assert "scores are stored; it is incomplete: 5 metrics lack their weights" in lacking.err
+    assert vgen("eval", "runs").rows[0][2:5] == ["batch", "incomplete", "5 metrics lack their weights"]
+
 
 def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path, tmp_path: Path) -> None:
     submitted = vgen("eval", "suite", suite, "--preset", "idle", "--seeds", "1", "--metrics", "checks", "--json").json
@@ -124,6 +130,8 @@ def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path
 
     assert (shown.code, shown.json["state"]) == (3, "incomplete")
     assert shown.json["summary"] == {"missing_clips": 3, "unscored_clips": 0, "unread_clips": 0, "failed_steps": 0}
+    here = vgen("eval", "run", submitted["batch_id"], "--metrics", "checks")
+    assert (here.code, "it is incomplete: 3 clips are missing" in here.err) == (3, True)
 
 
 def test_what_cannot_be_is_said(vgen: Vgen, suite: Path) -> None:

@@ -16,20 +16,23 @@ from db.models import EvalRun, Score
 from db.session import Database
 from pipeline.errors import SettingsError
 from pipeline.policy.routes import IO_QUEUE
+from pipeline.scoring.compare import Comparison, State, advice
 from pipeline.settings import NightlySettings, Settings
 from pipeline.states import EvalState
 from pipeline.wiring import make_storage
 from service.views.evals import EvalRunStateView
 from tasks.app import make_app
 from tasks.upkeep import nightly
+from tasks.upkeep.nightly.reports import with_repeat_option
 from tasks.upkeep.schedule import beat_schedule
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
+from tests.data.vbench_oracle import tiny_weights
 from tests.line_helpers import home_of, job_list, settings_for, work_off
 from tests.unit.cli.conftest import Vgen, vgen
 
 __all__ = ["vgen"]
-FLICKER = "vbench.temporal_flickering"
+FLICKER, CLIP_SCORE = "vbench.temporal_flickering", "text.clip_score"
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_what_cannot_be_is_said(vgen: Vgen, settings: Settings, monkeypatch: pyt
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
     for arguments, code, message in (
         (("--margin", "vbench.none=1"), 2, "--margin: 'vbench.none' is not a metric"),
-        (("--margin", f"{FLICKER}=much"), 2, "a margin is NAME=VALUE with a number"),
+        (("--margin", f"{FLICKER}=much"), 2, "a margin is NAME=VALUE, where VALUE is a number"),
         (("--metrics", "vbench.color"), 2, "scored by another program"),
         (("--baseline", "e0"), 2, "evaluation run 'e0' does not exist"),
         ((settings.home / "none.json",), 2, "cannot be read"),
@@ -165,6 +168,7 @@ def test_a_worse_encode_is_seen_the_first_night_and_an_unchanged_night_is_identi
     assert all(0 < one["common.psnr"]["score"] < 100 for one in scores)
     assert all("reference" in one["common.ssim"]["details"]["scorer"] for one in scores)
     assert verdict["state"] != "identical"
+    assert any(change.startswith("encode.") and change.endswith(" → 51") for change in verdict["changed"])
     page = make_storage(settings).read_bytes(verdict["reports"]["html"]).decode()
     assert "common.psnr" in page
     assert "data:image/jpeg;base64," in page
@@ -201,8 +205,7 @@ def test_a_night_that_is_accepted_is_the_baseline_of_later_ones(
     assert (verdict["state"], verdict["passed"], verdict["baseline"]) == ("identical", True, changed)
     _, verdict = _night(settings, database, **likeness)
     assert not verdict["passed"]
-    plan = nightly.with_options(nightly.Plan.of_settings(settings), **likeness)
-    assert [run_id for run_id, _ in nightly.past_nights(database, settings, plan, 9)][:2] == [changed, later]
+    assert [run_id for run_id, _ in nightly.past_nights(database, "idle", 9)][:2] == [changed, later]
 
 
 def test_what_cannot_be_accepted_is_said(
@@ -305,7 +308,63 @@ def test_a_baseline_that_cannot_be_scored_again_is_compared_with_no_more(
     verdict = nightly.judge(database, make_storage(settings), second)
 
     assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
-    assert verdict["meaning"].startswith("Not every clip of the earlier nights could be scored again.")
+    assert verdict["meaning"].startswith(
+        f"Run {first} could not be scored again in full ({FLICKER}): it is not compared"
+    )
+
+
+def test_a_baseline_that_met_a_worker_without_weights_is_compared_with_no_more(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given nights that were scored with weights, the later by another scorer
+    monkeypatch.setattr("pipeline.scoring.weights.try_to_load_from_cache", lambda *_: None)
+    tiny_weights.write_all(tmp_path / "weights")
+    able = settings.model_copy(update={"eval": settings.eval.model_copy(update={"weights_dir": tmp_path / "weights"})})
+    plan = {"metrics": (CLIP_SCORE,), "margins": {CLIP_SCORE: 0.9}}
+    first, _ = _night(able, database, **plan)
+    _upgraded(monkeypatch)
+    second, verdict = _night(_encoded(able, quality=51), database, **plan)
+    assert verdict["rescore"]
+
+    # When the worker that scores the first again has none
+    ((rescore, batch_id),) = nightly.submit_rescores(database, second)
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+        ended = runs.get_run(session, rescore)
+        assert (ended.state, (ended.summary or {})["metrics_without_weights"]) == (EvalState.INCOMPLETE, 1)
+
+    # Then the night ends and says so, and what was scored before is still there
+    verdict = nightly.judge(database, make_storage(settings), second)
+    assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
+    assert (
+        f"Run {first} could not be scored again in full ({CLIP_SCORE}): it is not compared with." in verdict["meaning"]
+    )
+    assert [one["complete"] for one in verdict["rescored"]] == [False]
+    with database.reading() as session:
+        kept = runs.records_of(session, runs.get_run(session, first).batch_id)
+        ((_, (scored, missing, _, _)),) = runs.means(session, batch_id).items()
+    assert all(record["scores"][CLIP_SCORE]["score"] is not None for record in kept)
+    assert (scored, missing) == (2, 0)
+
+
+def test_a_baseline_that_another_release_scored_again_is_compared_with_no_more(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = _night(settings, database)
+    _upgraded(monkeypatch)
+    second, _ = _night(_encoded(settings, quality=51), database)
+    ((rescore, batch_id),) = nightly.submit_rescores(database, second)
+    monkeypatch.setattr("pipeline.scoring.run.version", lambda name: f"98 of {name}")
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+        assert runs.get_run(session, rescore).state is EvalState.COMPLETE
+
+    verdict = nightly.judge(database, make_storage(settings), second)
+
+    assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
+    assert f"Run {first} could not be scored again" in verdict["meaning"]
 
 
 def test_an_upgrade_does_not_matter_to_an_identical_night(
@@ -317,26 +376,72 @@ def test_an_upgrade_does_not_matter_to_an_identical_night(
     assert (verdict["state"], verdict["passed"]) == ("identical", True)
 
 
-def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(
+def test_a_night_says_which_nights_had_other_options_and_what_changed(
     settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
-    for name in ("preset", "suite", "seeds", "metrics"):
-        monkeypatch.setenv(f"VGEN_NIGHTLY_{name.upper()}", str(getattr(settings.nightly, name)))
-    outcome = vgen("eval", "calibrate")
-    assert (outcome.code, "there is no night of this suite" in outcome.err) == (2, True)
+    earlier, _ = _night(settings, database)
+
+    # When a night has other options, it says with which nights it is not compared, before and after
+    other = (
+        "eval",
+        "nightly",
+        str(settings.nightly.suite),
+        *("--preset", "idle", "--seeds", "1", "--metrics", FLICKER),
+    )
+    outcome = vgen(*other, "--margin", f"{FLICKER}=0.1", "--num-frames", "9")
+    sentence = (
+        "One night of this suite and preset had other options (num_frames is not given there and 9 here): "
+        f"{earlier}. `--baseline {earlier}` compares with the newest of them."
+    )
+    assert sentence in outcome.err
+    assert sentence in outcome.out
+    assert f"{FLICKER}\t2\t0" in outcome.out
+    assert "report.html" in outcome.out
+
+    # Then with that baseline what changed is said
+    outcome = vgen(*other, "--margin", f"{FLICKER}=0.1", "--num-frames", "13", "--baseline", earlier)
+    assert "num_frames" in next(line for line in outcome.out.splitlines() if line.startswith("changed"))
+    assert "had other options" not in outcome.err
+
+
+def test_a_regressed_night_says_which_option_repeats_it() -> None:
+    regressed = Comparison("before", "after", State.REGRESSED, advice(State.REGRESSED), (), 0, 0.05)
+    assert with_repeat_option(regressed).advice == (
+        "repeat with a second seed set before alarming "
+        "(`--repeat-seeds SEEDS`, from the first night of these options on)"
+    )
+    fine = Comparison("before", "after", State.OK, None, (), 0, 0.05)
+    assert with_repeat_option(fine) is fine
+
+
+def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(
+    settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No setting names the suite, seeds or metrics: the nights of the preset do
+    monkeypatch.setenv("VGEN_HOME", str(settings.home))
+    outcome = vgen("eval", "calibrate", "--preset", "idle")
+    assert (outcome.code, "of preset 'idle'" in outcome.err, "no night is there" in outcome.err) == (2, True, True)
 
     # Given a night without margins
-    _, verdict = _night(settings, database, margins={})
+    first, verdict = _night(settings, database, margins={})
     assert verdict["advice"].startswith("no metric has a margin yet: after the next night")
-    assert "there is one night of this suite" in vgen("eval", "calibrate").err
+    assert f"{first} is of suite suite.json with preset idle, seeds 1" in vgen("eval", "calibrate").err
+    assert "nights are there of idle" in vgen("eval", "calibrate", "--preset", "wan").err
 
-    # When another has other clips
-    _, verdict = _night(_encoded(settings, quality=51), database, margins={})
+    # When another was encoded otherwise
+    other, verdict = _night(_encoded(settings, quality=51), database, margins={})
     assert verdict["advice"] == "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
 
-    # Then both are looked at, and what they say nothing of is said
-    outcome = vgen("eval", "calibrate", "--json")
+    # Then that is no chance: both together are refused, with what differs
+    for given in ((), (first, other)):
+        outcome = vgen("eval", "calibrate", *given)
+        assert (outcome.code, f"{first} and {other} differ in encode." in outcome.err) == (2, True)
+
+    # When the next is like it, these two are looked at, and the first is left out
+    _night(_encoded(settings, quality=51), database, margins={})
+    outcome = vgen("eval", "calibrate", "--preset", "idle", "--json")
     (metric,) = outcome.json["metrics"]
     assert (outcome.code, len(outcome.json["runs"]), metric["prompts"]) == (3, 2, 2)
-    assert metric["reason"] == "all prompts differ by the same: the spread is not known"
+    assert f"left out: {first} and" in outcome.err
+    assert metric["reason"].startswith("the runs do not differ in any score")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.cli_process import until
+from tests.cluster import VGEN
 from tests.router_replica import StartedReplica, started_replica
-from tests.routing import Routing, routing
+from tests.routing import Routing, routing, write_config
 
 KEY, OTHER_KEY = "0123456789abcdef", "fedcba9876543210"
 
@@ -182,3 +187,32 @@ def test_a_hangup_while_it_drains_does_not_stop_it(tmp_path: Path) -> None:
             running.send("goes on")
             assert running.recv(timeout=30) == "goes on"
         assert routed.process.wait(30) == 0
+
+
+def test_a_terminal_that_closes_stops_it_and_a_hangup_by_hand_does_not(
+    replicas: tuple[StartedReplica, StartedReplica], tmp_path: Path
+) -> None:
+    file = tmp_path / "router.yaml"
+    write_config(file, [replicas[0].url])
+    terminal, end = os.openpty()
+    command = ["setsid", "--ctty", *VGEN, "--home", str(tmp_path), "router-serve", "--config", str(file)]
+    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
+        try:
+            _hang_up(process, terminal)
+        finally:
+            process.kill()
+
+
+def _hang_up(process: subprocess.Popen[bytes], terminal: int) -> None:
+    shown = b""
+    while (address := re.search(rb"http://(\S+)", shown)) is None:
+        shown += os.read(terminal, 4096)
+    status = f"{address[0].decode()}/status"
+    before = httpx.get(status).json()["config"]["read_at"]
+
+    process.send_signal(signal.SIGHUP)
+    until(lambda: httpx.get(status).json()["config"]["read_at"] > before)
+    os.close(terminal)
+
+    assert process.wait(60) == 0

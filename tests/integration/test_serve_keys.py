@@ -325,7 +325,7 @@ def test_an_address_for_others_needs_a_key_or_a_word(tmp_path: Path, host: str, 
         pytest.skip("there is no IPv6 here")
     done = vgen("--home", tmp_path, "serve", "--host", host, "--port", 0)
     assert done.returncode == 2
-    assert "--host: others can reach this address, and there is no key" in done.stderr
+    assert "--host: other machines can reach this address, and there is no key" in done.stderr
 
     def list_(served: Served, **headers: str) -> httpx.Response:
         url = f"http://{own}:{served.client.base_url.port}/api/v1/batches"

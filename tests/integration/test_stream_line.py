@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from db.session import Database
 from pipeline.settings import Settings
+from pipeline.wiring import make_storage
 from server.app import create_app
 from server.stream import StreamService
 from server.stream.config import serve_file_of
@@ -171,6 +172,47 @@ def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Li
         second.send({"type": "stop_session"})
         second.end()
     assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"] == 5
+
+
+def test_a_segment_whose_clip_was_deleted_cannot_be_shown_and_the_session_goes_on(line: Line) -> None:
+    with line.client(INIT, prompt("one")) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        first.until("ltx2_segment_complete")
+    until(lambda: sessions.session_view(line.database, session_id).segments[0].video_key is not None)
+    job_id = sessions.session_view(line.database, session_id).segments[0].job_id
+    until(lambda: not list(line.settings.effective_handoff_dir.glob(f"{job_id}.*.rgb")))
+    video_key = sessions.session_view(line.database, session_id).segments[0].video_key
+    make_storage(line.settings).delete(str(video_key))
+
+    with line.client(INIT | {"session_id": session_id}, prompt("two")) as second:
+        error = second.until("error")
+        second.until("ltx2_segment_complete")
+        second.send({"type": "stop_session"})
+        closed = second.end()
+
+    assert error["code"] == "worker_failed"
+    assert error["message"] == "segment 0 cannot be shown: its clip was deleted; the session goes on"
+    assert [each["segment_idx"] for each in second.of("ltx2_segment_complete")] == [1]
+    assert closed["code"] == 1000
+
+
+def test_a_client_that_missed_the_end_of_a_session_is_shown_it(line: Line) -> None:
+    with line.client(INIT, prompt("one"), prompt("two"), prompt("three")) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        assert first.end()["reason"] == "segment_cap"
+
+    with line.client(INIT | {"session_id": session_id, "after_segment": 0}, prompt("four")) as second:
+        closed = second.end()
+    assert [each["segment_idx"] for each in second.of("ltx2_segment_complete")] == [1, 2]
+    assert second.of("ltx2_stream_complete")[0]["reason"] == "segment_cap"
+    assert (closed["code"], closed["reason"], second.of("error")) == (1000, "segment_cap", [])
+
+    # Who has all of it is told that it has ended
+    with line.client(INIT | {"session_id": session_id, "after_segment": 2}) as third:
+        closed = third.end()
+    assert "has ended (segment_cap)" in third.of("error")[0]["message"]
+    assert (closed["code"], closed["reason"]) == (1003, "session_rejected")
+    assert len(sessions.session_view(line.database, session_id).segments) == 3
 
 
 def test_the_newest_client_has_the_session_whichever_server_it_came_to(line: Line) -> None:

@@ -51,7 +51,7 @@ class Batch:
             while not _rests(status := self.status()):
                 check()
                 if end is not None and time.monotonic() >= end:
-                    raise TimeoutError(f"batch {self.id} has not ended within {timeout_s:g} s; it goes on")
+                    raise TimeoutError(f"batch {self.id} has not ended within {timeout_s:g} s; it continues")
                 time.sleep(_POLL_S)
         return status
 

@@ -1,4 +1,4 @@
-"""What a live encoder takes and gives."""
+"""The inputs and outputs of a live encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of the hand-off, read as they are written."""
+"""Reads the frames of a hand-off file while they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fragmented MP4 as it is made: raw frames into FFmpeg's standard input, fragments out of its standard output.
+"""Makes fragmented MP4 live: raw frames into FFmpeg's standard input, fragments from its standard output.
 
 A fragment lasts a quarter of a second and a group of pictures at most a second, so that a player begins before the
 last frame of its segment is encoded. Each segment has an initialisation of its own, and its times begin at 0: that is

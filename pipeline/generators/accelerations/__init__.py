@@ -1,1 +1,1 @@
-"""Put an ``Acceleration`` on a loaded pipeline, one kind a file. Model files: they import torch and diffusers."""
+"""Applies accelerations to a loaded pipeline, one kind per file. Model files: they import torch and diffusers."""

@@ -1,4 +1,4 @@
-"""Accelerations that belong to the loaded model: another one needs another load."""
+"""Accelerations that are applied when the model is loaded; another one needs another load."""
 
 import shutil
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The states of step caches between two steps, for a checkpoint: without them the steps that follow would differ."""
+"""Saves and restores step caches in checkpoints; without them the following steps would differ."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def restore_cache_states(pipe: Any, saved: CacheStates) -> None:
         f"{name}/{hook}": manager for name, model in denoisers(pipe).items() for hook, manager in state_managers(model)
     }
     if managers.keys() != saved.keys():
-        raise CheckpointUnusableError("the step cache's hooks are others than those of the checkpoint")
+        raise CheckpointUnusableError("the step cache's hooks differ from those of the checkpoint")
     for name, manager in managers.items():
         manager._state_cache.clear()
         for call, attributes in saved[name].items():

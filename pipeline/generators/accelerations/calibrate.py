@@ -1,4 +1,4 @@
-"""MagCache's ratios for a model: how much each step's residual changes, measured over one plain clip."""
+"""Measures MagCache's ratios for a model: how much each step's residual changes, over one plain clip."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Context parallel: several processes, a GPU each, compute one clip's attention together (Ulysses).
+"""Context parallelism: several processes, with a GPU each, compute one clip's attention together (Ulysses).
 
 Every rank runs the same pipeline on the same request; the denoiser's forward is where they exchange heads for tokens.
 After each step the first rank says whether they go on, so that a stop reaches all of them at the same step. After the
@@ -28,7 +28,7 @@ def check_devices(ways: int) -> None:
         device_count = torch.cuda.device_count()
         raise unavailable(
             "context_parallel",
-            f"{ways} GPUs are asked for, this worker has {device_count} (VGEN_GPUS_PER_WORKER); {_INSTEAD}",
+            f"{ways} GPUs are requested, and this worker has {device_count} (VGEN_GPUS_PER_WORKER); {_INSTEAD}",
         )
 
 
@@ -56,7 +56,7 @@ def check_joined(ways: int) -> None:
     if not dist.is_initialized() or dist.get_world_size() != ways:
         raise unavailable(
             "context_parallel",
-            f"{ways} GPUs are asked for, and this process is alone: workers with VGEN_GPUS_PER_WORKER={ways} "
+            f"{ways} GPUs are requested, and this process has no others: workers with VGEN_GPUS_PER_WORKER={ways} "
             f"start the others; {_INSTEAD}",
         )
 

@@ -1,4 +1,4 @@
-"""Accelerations of one clip: put on before it and taken off after it, so that the next finds a plain pipeline."""
+"""Accelerations of one clip: applied before it and removed after it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""The two ways in which an acceleration is refused: the model cannot, or this machine or build cannot."""
+"""The two refusals of an acceleration: the model does not support it, or this machine does not."""
 
 from typing import Any
 

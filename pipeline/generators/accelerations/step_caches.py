@@ -1,4 +1,4 @@
-"""Step caches: diffusers' hooks on the denoiser's blocks, put on for one clip and taken off after it."""
+"""Step caches: diffusers' hooks on the denoiser's blocks, applied for one clip and removed after it."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,1 +1,1 @@
-"""The denoising loop: interrupted at any step, kept as a checkpoint, and continued with equal frames."""
+"""The denoising loop: stopped at any step, saved as a checkpoint, and resumed with equal frames."""

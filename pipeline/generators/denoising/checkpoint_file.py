@@ -1,4 +1,4 @@
-"""A clip's checkpoint on disk, and when one is written. Imports no torch.
+"""A clip's checkpoint file, and the policy of when to write one. Imports no torch.
 
 A checkpoint is one safetensors file: tensors, and in its metadata one JSON object that says what they are. Nothing in
 it is code: reading a wrong one can fail, and do no more. It fits one request under one numerics fingerprint, both of
@@ -182,7 +182,7 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
     if changed := _differences(numerics, identity.numerics):
         raise CheckpointUnusableError(f"numerics differ: {changed}")
     if not 1 <= step <= total:
-        raise CheckpointUnusableError(f"it says step {step} of {total}")
+        raise CheckpointUnusableError(f"its step {step} of {total} is not possible")
     return header
 
 

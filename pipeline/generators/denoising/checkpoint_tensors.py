@@ -1,4 +1,4 @@
-"""The state of a denoising loop to a file and back: tensors, numbers, and the shape in which they stood.
+"""Writes and reads the state of a denoising loop: nested structures of tensors and numbers.
 
 What a scheduler may hold is written down here, type by type; anything else is refused when the checkpoint is written,
 so that a pipeline whose state is not understood starts again from its seed instead of going on wrongly.

@@ -1,4 +1,4 @@
-"""The facts that pixels depend on beside the request, and the memory that was used."""
+"""Records what pixels depend on beside the request, and the memory that was used."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""All that a clip may draw from."""
+"""Every random generator that a clip may use, so that a checkpoint can save them."""
 
 from collections.abc import Mapping
 from typing import Any, Self

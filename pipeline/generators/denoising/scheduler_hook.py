@@ -1,4 +1,4 @@
-"""The seam between a pipeline's denoising loop and us: the scheduler's ``step``.
+"""Hooks the ``step`` of a pipeline's scheduler: the place where clips are stopped, saved and resumed.
 
 Every diffusers video pipeline calls ``scheduler.step`` once for each timestep, while several have no step callback
 (HunyuanVideo 1.5) or keep more state than a callback sees. So we stand there: the scheduler object is given, for the

@@ -1,11 +1,12 @@
-"""Measure the memory of this process, and its growth since it was warm. Loads no torch."""
+"""Measures this process's memory and its growth since the warm-up. Loads no torch."""
 
 import contextlib
 import ctypes
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from pipeline.models.gpu_in_use import cuda_in_use
 
 MEBIBYTE = 1024 * 1024
 _NAMES = {"host": "resident in the host's memory", "gpu": "allocated on the GPU", "gpu_reserved": "reserved on the GPU"}
@@ -17,10 +18,9 @@ def memory_in_use() -> dict[str, int]:
     with contextlib.suppress(OSError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
         sizes["host"] = pages * os.sysconf("SC_PAGE_SIZE")
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        sizes["gpu"] = int(torch.cuda.memory_allocated())
-        sizes["gpu_reserved"] = int(torch.cuda.memory_reserved())
+    if (cuda := cuda_in_use()) is not None:
+        sizes["gpu"] = int(cuda.memory_allocated())
+        sizes["gpu_reserved"] = int(cuda.memory_reserved())
     return sizes
 
 

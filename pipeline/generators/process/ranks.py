@@ -1,4 +1,4 @@
-"""The processes that share a clip with the generator's child, as the child sees them. Imports no torch.
+"""The other processes that share a clip with the generator's child, as the child sees them. Imports no torch.
 
 They run ``pipeline.generators.process.child`` too and get the same commands. The death of one is the death of all:
 the child ends itself, its supervisor counts a crash and starts another, and the kernel ends the ranks with their

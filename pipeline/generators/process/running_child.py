@@ -1,4 +1,4 @@
-"""One generator's child process and the threads that read its two outputs. Imports no torch."""
+"""One child process of a generator, and the threads that read its two outputs. Imports no torch."""
 
 import collections
 import contextlib

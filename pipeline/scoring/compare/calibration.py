@@ -76,7 +76,12 @@ def _propose(runs: Sequence[Run], metric: Metric, tests: int, seed: int) -> Prop
     prompts = min(len(sample) for sample in samples)
     lively = [sample for sample in samples if sample.any()]
     if not lively:
-        same = "every clip equals its baseline's" if likeness else "the runs do not differ in any score"
+        names = ", ".join(run.name for run in runs if run.mean(metric.name) is not None)
+        same = (
+            f"in the runs that have this score ({names}) every clip equals the one that it was compared with"
+            if likeness
+            else "the runs do not differ in any score"
+        )
         return Proposal(metric, prompts, f"{same}: that says nothing of chance; take runs with other seeds")
     spread = math.sqrt(float(np.mean([np.var(sample, ddof=1) for sample in lively])))
     if spread == 0:

@@ -281,17 +281,20 @@ def _margin(metric: Metric, sign: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError("a margin is NAME=VALUE with a number") from None
+        raise ValueError("a margin is NAME=VALUE, where VALUE is a number") from None
     if not math.isfinite(value):
-        raise ValueError("a margin is NAME=VALUE with a number")
+        raise ValueError("a margin is NAME=VALUE, where VALUE is a number")
     if sign == "=":
         return value
     if metric.perfect is None:
-        raise ValueError(f"a bound is for a likeness to the baseline's clips; write {metric.name}=LARGEST_LOSS")
+        raise ValueError(
+            "bounds are for metrics of `common`, which compare clips with the baseline's: write "
+            f"{metric.name}=LARGEST_LOSS"
+        )
     wanted = ">=" if metric.direction is Direction.HIGHER else "<="
     if sign != wanted:
         raise ValueError(f"{metric.direction.value} is better: write {metric.name}{wanted}VALUE")
     margin = metric.perfect - value if sign == ">=" else value - metric.perfect
     if margin < 0:
-        raise ValueError(f"equal clips have {metric.perfect:g}, so nothing reaches {value:g}")
+        raise ValueError(f"two equal clips have a score of {metric.perfect:g}, so that no clip can reach {value:g}")
     return margin

@@ -1,6 +1,6 @@
 """How two runs were made, and what of it changed: dates, preset, version, model, libraries and settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,15 @@ _FACTS = ("preset", "preset_digest", "version", "model_revision", "gpu_type", "s
 _SCORER = ("decoder", "numpy", "torch", "transformers", "pillow", "device", "dtype")
 _PARTS = ("settings", "encode", "libraries")
 """Facts that have parts of their own."""
+_CLIP_MAKERS = frozenset(
+    {"preset", "preset_digest", "model_revision", "size", "num_frames", "fps", "settings", "encode"}
+)
+"""Facts, or the whole of their parts, that say which clips are made: another one makes other clips."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known of a run beside its scores; None, or nothing, where its clips do not say."""
+    """What a run's clips say about how they were made; None or empty where they do not say it."""
 
     name: str
     first_at: str | None
@@ -31,20 +35,22 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A fact that is another one in the candidate; None where a run does not say."""
+    """A fact that differs between the runs; None where a run does not say it."""
 
     name: str
     baseline: str | None
     candidate: str | None
 
 
-def facts_of(run: Run) -> RunFacts:
-    """What a run's clips say of how they were made, and their scores of how those were."""
+def facts_of(run: Run, metrics: Container[str] | None = None) -> RunFacts:
+    """Collect the facts about how a run's clips were made and how its scores (by these metrics) were computed."""
     values: dict[str, dict[str, None]] = {}
     for clip in run.clips.values():
         for name, value in _facts(clip.made or {}):
             values.setdefault(name, {})[value] = None
-        for score in clip.scores.values():
+        for metric, score in clip.scores.items():
+            if metrics is not None and metric not in metrics:
+                continue
             scorer = score.details.get("scorer")
             for name, value in (scorer if isinstance(scorer, Mapping) else {}).items():
                 if isinstance(value, str) and name in _SCORER:
@@ -61,6 +67,16 @@ def facts_of(run: Run) -> RunFacts:
     )
 
 
+def facts_of_both(baseline: Run, candidate: Run) -> tuple[RunFacts, RunFacts]:
+    """The facts of two runs. Of scorers only those that made scores of both: a metric of one of them is no change."""
+    shared = _scored(baseline) & _scored(candidate)
+    return facts_of(baseline, shared), facts_of(candidate, shared)
+
+
+def _scored(run: Run) -> set[str]:
+    return {name for clip in run.clips.values() for name, score in clip.scores.items() if score.score is not None}
+
+
 def _facts(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in _FACTS:
         if made.get(name) is not None:
@@ -73,12 +89,22 @@ def _facts(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def changes(baseline: RunFacts, candidate: RunFacts) -> list[Change]:
-    """The facts that differ, by name; none where one of the runs says nothing of how it was made."""
+    """The facts that differ between the runs; empty if one of the runs does not say how it was made."""
     if not baseline.made or not candidate.made:
         return []
     names = sorted(baseline.made.keys() | candidate.made.keys(), key=_order)
     pairs = [Change(name, baseline.made.get(name), candidate.made.get(name)) for name in names]
     return [change for change in pairs if change.baseline != change.candidate]
+
+
+def is_of_clips(change: Change) -> bool:
+    """Return whether it is a change of what is made, and not only of the software, the GPU or the scorer."""
+    return change.name.partition(".")[0] in _CLIP_MAKERS
+
+
+def as_text(change: Change) -> str:
+    """The change in a line, such as ``settings.num_inference_steps 12 → 6``."""
+    return f"{change.name} {change.baseline or '–'} → {change.candidate or '–'}"
 
 
 def _order(name: str) -> tuple[int, str]:

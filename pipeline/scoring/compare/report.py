@@ -1,4 +1,4 @@
-"""The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
+"""The content of a report, which is the same in JSON, Markdown and HTML."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference
-from pipeline.scoring.compare.facts import Change, RunFacts, changes, facts_of
+from pipeline.scoring.compare.facts import Change, RunFacts, changes, facts_of, facts_of_both
 from pipeline.scoring.compare.runs import Key, Run, RunClip
 from pipeline.scoring.compare.speed import SpeedVerdict
 from pipeline.scoring.compare.verdict import MEANING, State
@@ -28,7 +28,7 @@ class Report:
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
     remarks: Sequence[str] = ()
-    """What else a reader must know, a sentence each."""
+    """Further sentences for the reader."""
     detectable: Sequence[str] = ()
     """What the suite can detect by its number of prompts (``power.sentences``)."""
     reason: str | None = None
@@ -47,7 +47,7 @@ class Report:
         if self.runs is None:
             return None
         before, after = self.runs
-        return None if before is None else facts_of(before), facts_of(after)
+        return (None, facts_of(after)) if before is None else facts_of_both(before, after)
 
     def clips(self, prompt: PromptDifference) -> tuple[RunClip | None, RunClip | None]:
         """The clips of the seed that lost most, of both runs."""
@@ -131,8 +131,8 @@ SCORE_COLUMNS = ("metric", "mean", "clips scored", "clips not scored", "why not"
 
 
 def score_rows(report: Report) -> list[tuple[str, ...]]:
-    """The table of the candidate's scores, as text, where there is no baseline to compare them with."""
-    if report.runs is None or report.runs[0] is not None:
+    """The table of the candidate's scores, as text, where no metric was compared with a baseline."""
+    if report.runs is None or report.comparison.metrics:
         return []
     run = report.runs[1]
     rows: list[tuple[str, ...]] = []
@@ -221,7 +221,7 @@ def _metric(compared: MetricComparison, report: Report) -> dict[str, Any]:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Four digits; nothing is an en dash."""
+    """The number with four digits; None is an en dash."""
     if value is None:
         return "–"
     return f"{value:+.4g}" if sign else f"{value:.4g}"

@@ -69,8 +69,8 @@ def read_run(path: Path) -> Run:
     """A score file as a run.
 
     Raises:
-        InputError: it is not a score file, or a clip has no entry and seed and so no partner in another run.
-        OSError: there is no such file.
+        InputError: the file is not a score file, or a clip has no entry and seed and so no partner in another run.
+        OSError: the file cannot be read.
     """
     return run_of(read_scores(path), str(path))
 
@@ -107,7 +107,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
     if problems:
         raise InputError(problems)
     if not clips:
-        raise InputError([Problem("it has no clips", file=name)])
+        raise InputError([Problem("the run has no clips", file=name)])
     return Run(name, clips)
 
 
@@ -133,7 +133,7 @@ def _are_two(before: RunClip, record: Record, scores: Mapping[str, Score]) -> bo
 
 
 def identical(baseline: Run, candidate: Run) -> bool:
-    """Return whether both runs have the same clips that look and sound the same: then there is nothing to score."""
+    """Return whether both runs have the same clips, which look and sound the same, so that no scores are needed."""
     if baseline.clips.keys() != candidate.clips.keys():
         return False
     pairs = ((clip, candidate.clips[key]) for key, clip in baseline.clips.items())
@@ -175,7 +175,7 @@ def _median_by_mean(runs: Sequence[Run], metric: str) -> Run:
 
 
 def combined(first: Run, second: Run) -> Run:
-    """Two seed sets of one model as one run. Raises InputError when they share a clip: it would count twice."""
+    """Two seed sets of one model as one run. Raises InputError if both have the same clip, which would count twice."""
     shared = sorted(first.clips.keys() & second.clips.keys())
     if shared:
         entry, seed = shared[0]
@@ -184,7 +184,7 @@ def combined(first: Run, second: Run) -> Run:
 
 
 def _scorer(score: Score) -> str:
-    """How the score was made, as a JSON text; which clip it was compared with is another thing."""
+    """How the score was computed, as a JSON text, without the clip that it was compared with."""
     scorer = score.details.get("scorer")
     if isinstance(scorer, Mapping):
         scorer = {name: value for name, value in scorer.items() if name != "reference"}

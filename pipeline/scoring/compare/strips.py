@@ -27,7 +27,7 @@ ReadPair = Callable[[Key], tuple[Clip, Clip]]
 def difference_strip(baseline: Clip, candidate: Clip) -> bytes | None:
     """A JPEG of three rows: the baseline's frames, the candidate's, and their amplified difference.
 
-    None where the clips have other sizes or lengths: then there is no pixel to compare with another.
+    None if the clips differ in size or length, as their pixels cannot be compared then.
     """
     if baseline.frames.shape != candidate.frames.shape:
         return None
@@ -45,7 +45,7 @@ def difference_strip(baseline: Clip, candidate: Clip) -> bytes | None:
 
 
 def strips_of_worst(comparison: Comparison, read: ReadPair) -> Mapping[Key, bytes]:
-    """The difference of each clip that the report shows, by its key; of one that cannot be read there is none."""
+    """A difference strip for each clip that the report shows, by its key; clips that cannot be read are left out."""
     strips: dict[Key, bytes] = {}
     for compared in comparison.metrics:
         for prompt in worst_prompts(compared) if compared.margin is not None else ():

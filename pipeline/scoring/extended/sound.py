@@ -80,6 +80,8 @@ def _samples(clip: Clip, path: Path, rate: int) -> Any:
         return f"its sound cannot be read: {error}"
     if len(samples) < _LEAST_S * rate:
         return f"its sound has {len(samples) / rate:.3g} s; it needs {_LEAST_S:g} s"
+    if not np.all(np.isfinite(samples)):
+        return "its sound has samples that are not finite numbers"
     return samples if np.any(samples) else "its sound is silent"
 
 

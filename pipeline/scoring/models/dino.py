@@ -5,16 +5,17 @@ scale (n + 0.1) / grid, where transformers stretches to a size; scores then diff
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from pipeline.scoring.clip import Clip
+from pipeline.scoring.clip import Clip, Frames
 from pipeline.scoring.models import pixels, weight_reader
-from pipeline.scoring.models.vit import Block
+from pipeline.scoring.models.vit import Activation, Block
 from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
@@ -29,26 +30,48 @@ class PatchEmbedding(nn.Module):
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes of a transformer, by which it is built."""
+
+    width: int
+    depth: int
+    hidden: int
+    heads: int
+    patch: int
+    positions: int
+    """Those of the patches, and the class token's."""
+
+
 class DinoTransformer(nn.Module):
     """(N, 3, H, W), normalised, to the class token's feature (N, width)."""
 
-    def __init__(self, width: int, depth: int, hidden: int, heads: int, patch: int, positions: int) -> None:
+    def __init__(self, sizes: Sizes, eps: float = 1e-6, activation: Activation = F.gelu) -> None:
         super().__init__()
+        width = sizes.width
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
-        self.patch_embed = PatchEmbedding(width, patch)
-        self.blocks = nn.ModuleList(Block(width, hidden, heads, key_bias=True) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pos_embed = nn.Parameter(torch.zeros(1, sizes.positions, width))
+        self.patch_embed = PatchEmbedding(width, sizes.patch)
+        self.pos_drop: nn.Module = nn.Identity()  # a norm in CLIP's towers, under this name
+        self.blocks = nn.ModuleList(
+            Block(width, sizes.hidden, sizes.heads, key_bias=True, eps=eps, activation=activation)
+            for _ in range(sizes.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, images: Tensor) -> Tensor:
+        feature: Tensor = self.norm(self.tokens(images)[:, 0])
+        return feature
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """What the last block gives of the class token and each patch, before the last norm, (N, positions, width)."""
         patches = self.patch_embed(images)
         positions = self._positions(images, (patches.shape[-2], patches.shape[-1]))
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + positions
+        joined = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens: Tensor = self.pos_drop(joined + positions)
         for block in self.blocks:
             tokens = block(tokens)
-        feature: Tensor = self.norm(tokens)[:, 0]
-        return feature
+        return tokens
 
     def _positions(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Only a square picture of the trained size keeps the grid; 0.1 guards against a size one too small."""
@@ -69,35 +92,49 @@ class Dino:
         self._model, self._device = model, device
 
     @torch.inference_mode()
-    def features(self, clip: Clip) -> Tensor:
+    def features(self, clip: Clip, prepare: Callable[[Frames, str], Tensor] = pixels.for_dino) -> Tensor:
         """Unit length, (frames, width), on the CPU."""
-        parts = [self._model(pixels.for_dino(part, self._device)) for part in pixels.batches(clip.frames)]
+        parts = [self._model(prepare(part, self._device)) for part in pixels.batches(clip.frames)]
         return F.normalize(torch.cat(parts).float().cpu(), dim=-1)
+
+    def middles(self, clip: Clip) -> Tensor:
+        """The same of each frame's middle square, as VBench-I2V prepares it."""
+        return self.features(clip, pixels.middle_for_dino)
 
     @torch.inference_mode()
     def picture(self, picture: Image) -> Tensor:
-        """The unit feature of a picture, (1, width), on the CPU; it is shrunk by PIL, as VBench-I2V does."""
+        """The unit feature of a picture's middle square, (1, width), on the CPU; PIL shrinks it, as in VBench-I2V."""
         feature = self._model(pixels.picture_for_dino(picture).to(self._device))
         return F.normalize(feature.float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> Dino:
     """Load from DINO's own file or transformers' copy. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = weights[0].path
-    state = weight_reader.read_state(path)
-    if weights[0].hub:
+    return Dino(load_transformer(weights[0]).to(device), device)
+
+
+def load_transformer(weights: FoundWeights) -> DinoTransformer:
+    """DINO's transformer on the CPU. Raises as ``load``."""
+    state = weight_reader.read_state(weights.path)
+    if weights.hub:
         state = _from_hub(state)
+    model = DinoTransformer(sizes_of(state, weights))
+    weight_reader.fill(model, state, weights.path)
+    return model.eval()
+
+
+def sizes_of(state: State, weights: FoundWeights) -> Sizes:
+    """The sizes that the tensors have. Raises as ``load``."""
+    path = weights.path
     width = weight_reader.size(state, "cls_token", path, 2)
-    model = DinoTransformer(
+    return Sizes(
         width,
         weight_reader.depth(state, "blocks.", path),
         weight_reader.size(state, "blocks.0.mlp.fc1.weight", path),
-        weight_reader.heads(width, path, hub=weights[0].hub),
+        weight_reader.heads(width, path, hub=weights.hub),
         weight_reader.size(state, "patch_embed.proj.weight", path, 2),
         weight_reader.square(weight_reader.size(state, "pos_embed", path, 1) - 1, "pos_embed", path) ** 2 + 1,
     )
-    weight_reader.fill(model, state, path)
-    return Dino(model.eval().to(device), device)
 
 
 _HUB_NAMES = (

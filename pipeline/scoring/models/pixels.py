@@ -99,11 +99,37 @@ def for_umt(frames: Frames) -> Tensor:
     return normalised(images / 255, IMAGENET)
 
 
+MIDDLE_OF = 256
+"""The shorter side of which VBench-I2V's DINO sees the middle ``SIDE`` pixels."""
+
+
+def middle_for_dino(frames: Frames, device: str = "cpu") -> Tensor:
+    """Bicubic on floats, not clamped, then the middle square: VBench-I2V's subject."""
+    images = tensor(frames, device)
+    height, width = images.shape[-2:]
+    images = centre(resized(images, shorter_side(height, width, MIDDLE_OF), "bicubic"))
+    return normalised(images / 255, IMAGENET)
+
+
 def picture_for_dino(picture: Image.Image) -> Tensor:
-    """PIL's bilinear, which antialiases, no crop: the picture of VBench-I2V's subject, (1, 3, H, W)."""
-    height, width = shorter_side(picture.height, picture.width)
-    small = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return normalised(tensor(np.asarray(small)[None]) / 255, IMAGENET)
+    """PIL's bicubic, which antialiases: the picture of VBench-I2V's subject, (1, 3, H, W)."""
+    images = tensor(_shrunk(picture, *shorter_side(picture.height, picture.width, MIDDLE_OF)))
+    return normalised(centre(images) / 255, IMAGENET)
+
+
+def for_dreamsim(frames: Frames, device: str = "cpu") -> Tensor:
+    """Bicubic on floats, not clamped, to a square whatever the shape, of 0 to 1: VBench-I2V's background."""
+    return resized(tensor(frames, device), (SIDE, SIDE), "bicubic") / 255
+
+
+def picture_for_dreamsim(picture: Image.Image) -> Tensor:
+    """The same by PIL's bicubic, which antialiases, (1, 3, H, W)."""
+    return tensor(_shrunk(picture, SIDE, SIDE)) / 255
+
+
+def _shrunk(picture: Image.Image, height: int, width: int) -> Frames:
+    """One frame, (1, height, width, 3)."""
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))[None]
 
 
 def middle(count: int, length: int) -> list[int]:

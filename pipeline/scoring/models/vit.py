@@ -1,5 +1,7 @@
 """The two kinds of transformer block that the vision models here are made of, by the key names of their weights."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
@@ -32,26 +34,37 @@ class Attention(nn.Module):
         return out
 
 
+def quick_gelu(hidden: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU, in all of its CLIP models."""
+    return hidden * torch.sigmoid(1.702 * hidden)
+
+
+Activation = Callable[[Tensor], Tensor]
+
+
 class Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
+        self._activation = activation
 
     def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        out: Tensor = self.fc2(self._activation(self.fc1(tokens)))
         return out
 
 
 class Block(nn.Module):
-    """Pre-norm block of DINO and UMT."""
+    """Pre-norm block of DINO and UMT; DreamSim has CLIP's towers in this form too, with their own norms and GELU."""
 
-    def __init__(self, width: int, hidden: int, heads: int, *, key_bias: bool) -> None:
+    def __init__(
+        self, width: int, hidden: int, heads: int, *, key_bias: bool, eps: float = 1e-6, activation: Activation = F.gelu
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads, key_bias=key_bias)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, hidden)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attn(self.norm1(tokens))
@@ -66,8 +79,7 @@ class ClipMlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.c_fc(tokens)
-        out: Tensor = self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        out: Tensor = self.c_proj(quick_gelu(self.c_fc(tokens)))
         return out
 
 

@@ -1,7 +1,6 @@
 """Reading weight files without running anything that is in them."""
 
 import io
-import json
 import math
 import pickle
 import struct
@@ -16,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import RefusedError
+from pipeline.errors import InputError, RefusedError
+from pipeline.files.json_reader import read_json
 from pipeline.scoring.models.vit import HEAD
 
 State = dict[str, Tensor]
@@ -26,6 +26,7 @@ _UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, SafetensorError),
 )
 """What damaged archives make their readers raise."""
+_MAX_CONFIG = 1 << 20
 _DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -49,12 +50,12 @@ def read_state(path: Path, *inside: str) -> State:
         content: Any = _read(path)
     except _UNREADABLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _wrong(path, f"it cannot be read: {first}") from error
+        raise wrong(path, f"it cannot be read: {first}") from error
     for key in inside:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise _wrong(path, "it holds no tensors by name")
+        raise wrong(path, "it holds no tensors by name")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
@@ -66,20 +67,20 @@ def fill(model: nn.Module, state: State, path: Path, ignored: tuple[str, ...] = 
     try:
         report = model.load_state_dict({key: state[key] for key in state if key not in ignored}, strict=False)
     except RuntimeError as error:
-        raise _wrong(path, str(error).splitlines()[-1].strip()) from error
+        raise wrong(path, str(error).splitlines()[-1].strip()) from error
     if report.missing_keys or report.unexpected_keys:
         parts = [
             f"{name} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             for name, keys in zip(("lacks", "has the unknown"), report, strict=True)
             if keys
         ]
-        raise _wrong(path, " and ".join(parts))
+        raise wrong(path, " and ".join(parts))
 
 
 def size(state: State, key: str, path: Path, axis: int = 0) -> int:
     """Return how long a tensor is on an axis: models take their sizes from their weights. Raises as ``read_state``."""
     if key not in state or state[key].dim() <= axis:
-        raise _wrong(path, f"lacks {key}")
+        raise wrong(path, f"lacks {key}")
     return int(state[key].shape[axis])
 
 
@@ -87,21 +88,21 @@ def exactly(wanted: int, state: State, key: str, path: Path, axis: int = 0) -> i
     """Return ``wanted``, which the tensor's length on an axis must be. Raises as ``read_state``."""
     length = size(state, key, path, axis)
     if length != wanted:
-        raise _wrong(path, f"{key} has {length} on axis {axis}; this model has {wanted}")
+        raise wrong(path, f"{key} has {length} on axis {axis}; this model has {wanted}")
     return wanted
 
 
 def same(one: int, other: int, what: str, path: Path) -> None:
     """Raises as ``read_state`` where two lengths differ that must be equal."""
     if one != other:
-        raise _wrong(path, f"{what} do not fit: {one} and {other}")
+        raise wrong(path, f"{what} do not fit: {one} and {other}")
 
 
 def square(count: int, key: str, path: Path) -> int:
     """Return the side of a square grid with ``count`` places. Raises as ``read_state`` where none is so large."""
     side = math.isqrt(max(count, 0))
     if side < 1 or side * side != count:
-        raise _wrong(path, f"{key} has {count} places beside the first, which do not make a square")
+        raise wrong(path, f"{key} has {count} places beside the first, which do not make a square")
     return side
 
 
@@ -112,27 +113,40 @@ def heads(width: int, path: Path, *, hub: bool = False) -> int:
         RefusedError: code ``eval_weights_wrong``; ``config.json`` cannot be read, or the heads do not divide the width.
     """
     count, rule = width // HEAD, f"heads of {HEAD}"
-    config_path = path.parent / "config.json"
-    stated_there = hub and config_path.is_file()
-    if stated_there:
-        try:
-            config = json.loads(config_path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise _wrong(path, f"config.json beside it cannot be read: {error}") from error
-        stated = config.get("num_attention_heads") if isinstance(config, dict) else None
+    config = config_beside(path, "config.json") if hub else None
+    stated_there = config is not None
+    if config is not None:
+        stated = config.get("num_attention_heads")
         if type(stated) is not int or stated < 1:
-            raise _wrong(path, f"config.json: num_attention_heads {stated!r:.40} is not a whole number above 0")
+            raise wrong(path, f"config.json: num_attention_heads {stated!r:.40} is not a whole number above 0")
         count, rule = stated, f"{stated} heads, which config.json asks for"
     if count < 1 or width % count or (not stated_there and width % HEAD):
-        raise _wrong(path, f"its width {width} cannot be divided into {rule}")
+        raise wrong(path, f"its width {width} cannot be divided into {rule}")
     return count
+
+
+def config_beside(path: Path, name: str) -> dict[str, Any] | None:
+    """The object of a JSON file in the folder of a weight file; None where there is no such file.
+
+    Raises:
+        RefusedError: code ``eval_weights_wrong``; it is there and cannot be read, or is no object.
+    """
+    if not path.with_name(name).is_file():
+        return None
+    try:
+        config = read_json(path.with_name(name), what=name, limit_bytes=_MAX_CONFIG)
+    except InputError as error:
+        raise wrong(path, f"{name} beside it cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise wrong(path, f"{name} beside it holds no object")
+    return config
 
 
 def depth(state: State, prefix: str, path: Path) -> int:
     """Return how many numbered blocks there are under ``prefix``. Raises as ``read_state``."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
     if not numbers or not all(number.isdigit() for number in numbers):
-        raise _wrong(path, f"lacks {prefix}0")
+        raise wrong(path, f"lacks {prefix}0")
     return len(numbers)
 
 
@@ -199,5 +213,6 @@ def _read_torchscript(archive: zipfile.ZipFile) -> State:
     return state
 
 
-def _wrong(path: Path, why: str) -> RefusedError:
+def wrong(path: Path, why: str) -> RefusedError:
+    """The error of a weight file, code ``eval_weights_wrong``."""
     return RefusedError(f"weights {path}: {why}", code="eval_weights_wrong")

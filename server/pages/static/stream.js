@@ -12,6 +12,22 @@
   // The tab's session outlives the page: after a reload the same one goes on.
   const KEPT_SESSION = "vgen.stream.session";
 
+  // Seconds until a lost connection is tried again: the first, and the longest.
+  const FIRST_WAIT = 1;
+  const LONGEST_WAIT = 15;
+  // Close codes after which the session is still there: the connection broke, or the server stops.
+  const LOST = [1001, 1006, 1012];
+  const SWITCHES = {
+    loop: "loop_generation_updated",
+    enhance: "enhancement_updated",
+    extend: "auto_extension_updated",
+  };
+  const ENDS = {
+    segment_cap: "as many segments were made as one session may have",
+    stop_requested: "it was stopped",
+    error: "something failed",
+  };
+
   let socket = null;
   let player = null;
   let pictures = null;
@@ -21,12 +37,28 @@
   let waitingForFirst = false;
   let fragments = 0;
   let sent = [];
+  let unsent = [];
   let comesBack = false;
   let beginsAnew = false;
+  let segment = -1;
+  let whole = -1;
+  let wait = FIRST_WAIT;
+  let retrying = null;
 
   const show = (id, text) => (part(id).textContent = text);
   const problem = (text) => show("problem", text);
   const send = (message) => socket.send(JSON.stringify(message));
+
+  // The state in one word, for styles and tests, and in a sentence.
+  function state(name, text) {
+    part("stream").dataset.state = name;
+    show("state", text);
+    part("steps").hidden = name !== "making";
+  }
+
+  const isReady = () => ["ready", "making", "hold"].includes(part("stream").dataset.state);
+  const ready = () =>
+    state("ready", paused ? "Paused: the next segment waits until you go on." : "Ready for the next prompt.");
 
   function keep(value) {
     if (value) sessionStorage.setItem(KEPT_SESSION, JSON.stringify(value));
@@ -47,14 +79,15 @@
     constructor() {
       this.waiting = [];
       this.buffer = null;
+      this.starts = new Map();
       this.source = new MediaSource();
       this.source.addEventListener("sourceopen", () => this.next(), { once: true });
       this.address = URL.createObjectURL(this.source);
       video.src = this.address;
     }
 
-    begin(mime) {
-      this.waiting.push({ mime });
+    begin(mime, number) {
+      this.waiting.push({ mime, number });
       this.next();
     }
 
@@ -72,13 +105,31 @@
       if (this.source.readyState !== "open" || this.buffer?.updating || !this.waiting.length) return;
       try {
         if (this.drop()) return;
-        const { mime, data, end } = this.waiting.shift();
+        const { mime, data, end, number } = this.waiting[0];
+        if (mime && this.rewind(number)) return;
+        this.waiting.shift();
         if (end) this.source.endOfStream();
         else if (mime) this.prepare(mime);
         else this.buffer.appendBuffer(data);
       } catch (error) {
         problem(`The player cannot go on: ${error.message}`);
       }
+    }
+
+    // A segment that begins anew takes the place of what there was of it.
+    rewind(number) {
+      const ranges = this.buffer?.buffered;
+      const end = ranges?.length ? ranges.end(ranges.length - 1) : 0;
+      const start = this.starts.get(number);
+      if (start === undefined) {
+        this.starts.set(number, end);
+        return false;
+      }
+      this.buffer.abort();
+      this.buffer.timestampOffset = start;
+      if (end <= start) return false;
+      this.buffer.remove(start, Infinity);
+      return true;
     }
 
     prepare(mime) {
@@ -141,48 +192,64 @@
   }
 
   const actions = {
-    queue_status: ({ position, queue_depth }) => position && show("state", `waiting: ${position} of ${queue_depth}`),
+    queue_status: ({ position, queue_depth }) => {
+      if (position) state("waiting", `Waiting for a GPU: place ${position} of ${queue_depth}.`);
+    },
     gpu_assigned: ({ gpu_id, gpu_name, session_id }) => {
+      const again = isReady();
       comesBack = false;
+      wait = FIRST_WAIT;
       keep({ session_id, preset: new FormData(session).get("preset") });
-      show("state", "ready");
       show("gpu", gpu_name || String(gpu_id));
-      part("send").disabled = part("pause").disabled = false;
+      part("pause").disabled = false;
+      if (again) return;
+      ready();
+      for (const text of unsent.splice(0)) ask(text);
+      if (paused) send({ type: "generation_paused_updated", paused });
     },
     ltx2_stream_start: (message) => (size = message),
     ltx2_segment_start: ({ segment_idx, prompt: text, total_steps }) => {
-      show("state", "making");
-      show("segment", `${segment_idx}: ${text}`);
+      state("making", `Generating segment ${segment_idx + 1}.`);
+      show("segment", `${segment_idx + 1}: ${text}`);
       part("steps").max = total_steps;
       part("steps").value = 0;
     },
-    segment_waiting: ({ reason, message }) => show("state", reason ? `on hold: ${message}` : "making"),
-    step_complete: ({ step, total_steps }) => {
-      part("steps").value = step;
-      show("step", `${step} of ${total_steps}`);
+    segment_waiting: ({ segment_idx, reason, message }) => {
+      if (reason) state("hold", `Segment ${segment_idx + 1} is on hold: ${message}.`);
+      else state("making", `Generating segment ${segment_idx + 1}.`);
     },
-    media_init: ({ mime, mode }) => {
+    step_complete: ({ segment_idx, step, total_steps }) => {
+      part("steps").value = step;
+      state("making", `Generating segment ${segment_idx + 1}: step ${step} of ${total_steps}.`);
+    },
+    media_init: ({ mime, mode, segment_idx }) => {
       const moving = mode === "av_fmp4";
       part("placeholder").hidden = true;
       canvas.hidden = moving;
       video.hidden = !moving;
-      if (!moving) pictures ??= new Pictures();
-      else if (!MediaSource.isTypeSupported(mime)) problem(`This browser does not play ${mime}.`);
-      else (player ??= new Player()).begin(mime);
+      if (!moving) {
+        pictures ??= new Pictures();
+        if (segment_idx === segment) pictures.waiting = [];
+      } else if (!MediaSource.isTypeSupported(mime)) problem(`This browser does not play ${mime}.`);
+      else (player ??= new Player()).begin(mime, segment_idx);
+      segment = segment_idx;
+      part("sound").hidden = !mime.includes("mp4a");
     },
+    media_segment_complete: ({ segment_idx }) => (whole = segment_idx),
     ltx2_segment_complete: ({ generation_time_ms, e2e_latency_ms }) => {
-      show("state", "ready");
-      show("made", `${(generation_time_ms / 1000).toFixed(2)} s (${(e2e_latency_ms / 1000).toFixed(2)} s with waiting)`);
+      ready();
+      const seconds = [generation_time_ms, e2e_latency_ms].map((ms) => (ms / 1000).toFixed(2));
+      show("made", `${seconds[0]} s; ${seconds[1]} s after it was asked for`);
     },
     ltx2_stream_complete: ({ reason }) => {
       keep(null);
-      show("state", `ended: ${reason.replace("_", " ")}`);
+      state("ended", `The session has ended: ${ENDS[reason] ?? reason}. The next prompt opens another.`);
       player?.finish();
     },
-    session_timeout: ({ timeout_seconds }) => problem(`Nothing was asked for in ${timeout_seconds} s.`),
+    session_timeout: ({ timeout_seconds }) => problem(`Nothing was made or asked for in ${timeout_seconds} s.`),
     error: ({ code, message }) => {
-      problem(`${code}: ${message}`);
       if (comesBack && code === "session_rejected") beginsAnew = true;
+      else problem(`${message[0].toUpperCase()}${message.slice(1)}.`);
     },
   };
 
@@ -192,7 +259,7 @@
       show("fragments", String(fragments));
       if (waitingForFirst && sentAt) {
         waitingForFirst = false;
-        show("first", `${Math.round(performance.now() - sentAt)} ms`);
+        show("first", `${((performance.now() - sentAt) / 1000).toFixed(2)} s`);
       }
       if (pictures) pictures.waiting.push(data);
       else player?.append(data);
@@ -209,7 +276,7 @@
     comesBack = kept?.preset === values.get("preset");
     send({
       type: "session_init_v2",
-      ...(comesBack && { session_id: kept.session_id }),
+      ...(comesBack && { session_id: kept.session_id, after_segment: player || pictures ? whole : -1 }),
       preset: values.get("preset"),
       stream_mode: values.get("mode"),
       silent_audio: values.has("silent_audio"),
@@ -221,6 +288,7 @@
 
   function closed({ code, reason }) {
     socket = null;
+    part("pause").disabled = true;
     if (beginsAnew) {
       // The kept session has ended, or is another's.
       beginsAnew = false;
@@ -228,9 +296,21 @@
       open();
       return;
     }
+    const ended = part("stream").dataset.state === "ended";
+    if (!ended && LOST.includes(code)) {
+      comeBack();
+      return;
+    }
     part("open").disabled = false;
-    for (const id of ["send", "stop", "pause"]) part(id).disabled = true;
-    if (!part("state").textContent.startsWith("ended")) show("state", `closed: ${reason || code}`);
+    part("stop").disabled = true;
+    if (!ended) state("closed", `The session is closed: ${(reason || String(code)).replaceAll("_", " ")}.`);
+  }
+
+  // The session outlives its connection: it is gone on with, from the first segment that is not whole here.
+  function comeBack() {
+    state("lost", `The connection is lost. It is tried again in ${wait} s.`);
+    retrying = setTimeout(connect, wait * 1000);
+    wait = Math.min(2 * wait, LONGEST_WAIT);
   }
 
   function open() {
@@ -239,45 +319,76 @@
     fragments = 0;
     sent = [];
     paused = false;
-    problem("");
-    show("state", "opening");
+    segment = whole = -1;
+    wait = FIRST_WAIT;
+    show("pause", "Pause");
     show("fragments", "0");
+    problem("");
+    connect();
+  }
+
+  function connect() {
+    retrying = null;
+    state("opening", "Opening a session.");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     socket = new WebSocket(`${scheme}://${location.host}/v1/stream`);
     socket.binaryType = "arraybuffer";
     socket.addEventListener("open", opened);
     socket.addEventListener("message", receive);
     socket.addEventListener("close", closed);
-    socket.addEventListener("error", () => problem("The connection failed."));
     part("open").disabled = true;
     part("stop").disabled = false;
+  }
+
+  function ask(text) {
+    send({ type: "segment_prompt_source", prompt: text });
+    sent.push(text);
+    if (session.elements.loop.checked) send({ type: "seed_prompts_updated", seed_prompts: sent });
   }
 
   session.addEventListener("submit", (event) => {
     event.preventDefault();
     open();
   });
+  session.addEventListener("change", ({ target }) => {
+    if (!isReady() || !(target.name in SWITCHES)) return;
+    if (target.name === "loop") send({ type: "seed_prompts_updated", seed_prompts: sent });
+    send({ type: SWITCHES[target.name], enabled: target.checked });
+  });
   prompt.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = new FormData(prompt).get("prompt").trim();
-    if (!socket || !text) return;
+    if (!text) return;
     problem("");
     sentAt = performance.now();
     waitingForFirst = true;
-    send({ type: "segment_prompt_source", prompt: text });
-    sent.push(text);
-    if (session.elements.loop.checked) send({ type: "seed_prompts_updated", seed_prompts: sent });
+    if (isReady()) ask(text);
+    else {
+      unsent.push(text);
+      if (!socket && retrying === null) open();
+    }
     prompt.elements.prompt.select();
   });
-  part("stop").addEventListener("click", () => socket && send({ type: "stop_session" }));
+  part("stop").addEventListener("click", () => {
+    unsent = [];
+    if (socket?.readyState === WebSocket.OPEN) send({ type: "stop_session" });
+    else {
+      clearTimeout(retrying);
+      retrying = null;
+      part("open").disabled = false;
+      part("stop").disabled = true;
+      state("closed", "The connection is lost, and not tried again. The session ends by itself when its time is over.");
+    }
+  });
   part("pause").addEventListener("click", () => {
     paused = !paused;
-    part("pause").textContent = paused ? "Go on" : "Pause";
+    show("pause", paused ? "Go on" : "Pause");
     send({ type: "generation_paused_updated", paused });
+    if (part("stream").dataset.state === "ready") ready();
   });
   part("sound").addEventListener("click", () => {
     video.muted = !video.muted;
-    part("sound").textContent = video.muted ? "Sound on" : "Sound off";
+    show("sound", video.muted ? "Turn sound on" : "Turn sound off");
   });
   video.addEventListener("timeupdate", () => show("played", `${video.currentTime.toFixed(1)} s`));
 })();

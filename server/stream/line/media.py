@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.encoding.live import Chunk, ChunkKind, FrameEncoding, Track
 from pipeline.encoding.live.chunks import CHANNELS
 from pipeline.encoding.live.following import POLL_S
-from pipeline.errors import RetryableError, VgenError
+from pipeline.errors import NotFoundError, RetryableError, VgenError
 from pipeline.handoff import id_of
 from pipeline.settings import Settings
 from server.stream.line.pictures import Frames, PublishedFrames, WrittenFrames
@@ -24,6 +24,8 @@ from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
 
+_STORE_RETRY_S = 1.0
+"""How often a store that is away is asked again for a published clip."""
 _AWAIT_S = POLL_S * 10
 """How often it is looked whether there is anything yet."""
 
@@ -74,7 +76,8 @@ class LineMedia:
         except TimeoutError:
             return None
         if isinstance(event, BaseException):
-            raise SourceError("worker_failed", f"the pictures of segment {self._index}: {event}") from event
+            text = f"segment {self._index} cannot be shown: {_why(event)}; the session goes on"
+            raise SourceError("worker_failed", text, fatal=False) from event  # its clip is made all the same
         self.complete = isinstance(event, MediaEnd)
         return event
 
@@ -200,9 +203,25 @@ class LineMedia:
     def _published(self, key: str) -> Iterator[Frames]:
         count = self._segment.num_frames
         assert count is not None, "a clip is published once its frames are counted"
-        with contextlib.closing(PublishedFrames(self._settings, key, count, self._view.fps)) as frames:
+        if (downloaded := self._downloaded(key, count)) is None:
+            return
+        with contextlib.closing(downloaded) as frames:
             yield frames
         raise RetryableError(f"{key} has fewer than {count} frames", code="encode_mismatch")
+
+    def _downloaded(self, key: str, count: int) -> PublishedFrames | None:
+        """Return the clip's frames; a store that is away is waited for. None: they are not wanted any more.
+
+        Raises:
+            NotFoundError: the clip was deleted.
+        """
+        while not self._stop.is_set():
+            try:
+                return PublishedFrames(self._settings, key, count, self._view.fps)
+            except RetryableError as error:
+                logger.warning("store away", extra={"job_id": self._segment.job_id, "reason": str(error)})
+                self._stop.wait(_STORE_RETRY_S)
+        return None
 
     def _written(self, path: Path) -> WrittenFrames | None:
         """Return the frames of an attempt; None where its file is gone meanwhile."""
@@ -234,3 +253,10 @@ class LineMedia:
             if path.stat().st_size:
                 return path
         return None
+
+
+def _why(error: BaseException) -> str:
+    """What a client is told; where the store is, is no business of clients."""
+    if isinstance(error, NotFoundError):
+        return "its clip was deleted"
+    return str(error) if isinstance(error, VgenError) else "its pictures could not be encoded"

@@ -90,14 +90,16 @@ class SessionRows:
             raise of_opening(error) from error
         self._view = view
         self._patience_s = opening.timeout_s
-        if view.ended_at is None:
-            wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
-            await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
+        wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
+        await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
+        view = await self.look()  # whoever had it before may have asked for a segment until now
         self._touching = asyncio.create_task(self._touch())
         return view
 
-    async def reason(self, segment: int) -> ReasonView | None:
-        """Return why a segment is not at work; None where it is. Raises SourceError."""
+    async def reason(self, segment: int | None = None) -> ReasonView | None:
+        """Return why a segment is not at work, or the session has no GPU; None where it is. Raises SourceError."""
+        if segment is None:
+            return await self._ask(sessions.waiting_reason, self._settings, self.opening.session_id)
         return await self._ask(sessions.segment_reason, self._settings, self.opening.session_id, segment)
 
     async def snapshot(self) -> ContinuationState | None:
@@ -178,6 +180,7 @@ class SessionRows:
                 guidance_scale=request.guidance_scale,
                 negative_prompt=request.negative_prompt,
                 source=request.source,
+                viewer=self._viewer,
             )
         except InputError as error:
             raise SourceError("invalid_message", of_vgen_error(error).message, fatal=False) from error

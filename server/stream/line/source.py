@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 
-from db.reading.reasons import Needs
+from db.reading.reasons import Code, Needs
 from db.session import Database
 from db.sessions.upkeep import OVER_BUDGET, SILENT
 from pipeline.settings import Settings
@@ -39,6 +39,7 @@ from server.stream.source import (
     Waiting,
 )
 from service.views.sessions import SessionView, StreamSegmentView
+from service.views.waiting import ReasonView
 
 _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
@@ -63,10 +64,16 @@ class LineSource:
     async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
         view = await self._rows.open(opening)
         told: Waiting | None = None
+        ask_at, reason = time.monotonic() + _REASON_S, None
         while view.ended_at is not None or not _is_bound(view):
             if view.ended_at is not None:  # its GPU may be reserved for some moments more
+                if _lacks_some(view, opening):
+                    break
                 raise ended(view)
-            place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1))
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + _REASON_S
+                reason = _on_hold(await self._rows.reason())
+            place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1), reason)
             if place != told:
                 yield place
                 told = place
@@ -86,6 +93,7 @@ class LineSource:
             pending=tuple(_request_of(segment) for segment in view.segments[first:]),
             timeout_s=round(opening.timeout_s),
             pts_base_ms=sum(each.num_frames or 0 for each in view.segments[:first]) / view.fps * 1000,
+            ended=None if view.ended_at is None else view.end_reason or "",
         )
 
     async def announce(self, request: SegmentRequest) -> None:
@@ -195,6 +203,18 @@ class _Hold:
             return None
         self._told = now
         return now
+
+
+def _on_hold(reason: ReasonView | None) -> OnHold | None:
+    """Return why a session has no GPU; None where it only waits for its turn."""
+    if reason is None or reason.code == Code.IN_TURN.value:
+        return None
+    return OnHold(reason.code, reason.text, reason.needs)
+
+
+def _lacks_some(view: SessionView, opening: Opening) -> bool:
+    """Return whether a client that comes back to a session which has ended lacks a segment that there is."""
+    return opening.resume and any(each.generated for each in view.segments[opening.after_segment + 1 :])
 
 
 def _is_bound(view: SessionView) -> bool:

@@ -8,7 +8,14 @@ from tasks.upkeep.nightly.acceptance import accept
 from tasks.upkeep.nightly.history import KIND, MEDIAN_OF, REPEAT
 from tasks.upkeep.nightly.judgement import judge, judge_ended, repeat_due
 from tasks.upkeep.nightly.plan import Plan, before_the_night, with_options
-from tasks.upkeep.nightly.submission import has_baseline, past_nights, submit, submit_repeat, submit_rescores
+from tasks.upkeep.nightly.submission import (
+    has_baseline,
+    other_options,
+    past_nights,
+    submit,
+    submit_repeat,
+    submit_rescores,
+)
 
 __all__ = [
     "KIND",
@@ -20,6 +27,7 @@ __all__ = [
     "has_baseline",
     "judge",
     "judge_ended",
+    "other_options",
     "past_nights",
     "repeat_due",
     "submit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,7 +12,8 @@ from sqlalchemy.orm import Session
 from db.evals import runs
 from db.evals.clips import REFERENCE
 from db.models import EvalRun
-from pipeline.scoring.compare import SpeedSample
+from pipeline.errors import InputError
+from pipeline.scoring.compare import SpeedSample, State
 from pipeline.states import EvalState
 
 KIND = "nightly"
@@ -32,6 +34,40 @@ def nights_alike(session: Session, identity: str) -> list[EvalRun]:
     ]
 
 
+def nights_otherwise(session: Session, run: EvalRun) -> list[str]:
+    """Say which judged nights of this night's suite and preset have other options, a sentence for each difference."""
+    suite = run.suite or {}
+    by_difference: dict[tuple[str, ...], list[str]] = {}
+    for other in runs.runs(session, kind=KIND, limit=_MOST_RUNS):
+        before = other.suite or {}
+        of_this_suite = all(before.get(name) == suite.get(name) for name in ("sha256", "preset"))
+        if of_this_suite and before.get("identity") != suite.get("identity") and verdict_of_run(other):
+            by_difference.setdefault(tuple(_differences(other, run)), []).append(other.id)
+    return [_otherwise(differences, ids) for differences, ids in by_difference.items()]
+
+
+def _differences(other: EvalRun, run: EvalRun) -> list[str]:
+    """The options of another night that are not this one's: ``num_inference_steps is 12 there and 6 here``."""
+    there, here = (
+        {**(one.suite or {}).get("fields", {}), "metrics": ",".join((one.suite or {}).get("metrics", one.metrics))}
+        for one in (other, run)
+    )
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    return [f"{name} is {there.get(name, 'not given')} there and {here.get(name, 'not given')} here" for name in names]
+
+
+def _otherwise(differences: Sequence[str], ids: Sequence[str]) -> str:
+    count = "One night" if len(ids) == 1 else f"{len(ids)} nights"
+    more = ", …" if len(ids) > MEDIAN_OF else ""
+    sentence = (
+        f"{count} of this suite and preset had other options ({'; '.join(differences)}): "
+        f"{', '.join(ids[:MEDIAN_OF])}{more}."
+    )
+    if any(difference.startswith("seed") for difference in differences):
+        return f"{sentence} Clips of other seeds cannot be compared in pairs."
+    return f"{sentence} `--baseline {ids[0]}` compares with the newest of them."
+
+
 def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
     """The nights alike that have a verdict, oldest first, without this one.
 
@@ -40,6 +76,47 @@ def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
     """
     alike = nights_alike(session, (run.suite or {}).get("identity", ""))
     return [other for other in reversed(alike) if other.id != run.id and verdict_of_run(other)]
+
+
+def nights_to_calibrate(session: Session, preset: str | None, most: int) -> list[EvalRun]:
+    """The last complete nights of a preset (None: of any), all with the same suite and options, oldest first.
+
+    Of several options those that had two nights most recently count. Nights that regressed are left out, unless a
+    person accepted them; then all that came before is left out.
+
+    Raises:
+        InputError: no two nights are alike; the message says which nights there are.
+    """
+    complete = [run for run in runs.runs(session, kind=KIND, limit=_MOST_RUNS) if run.state is EvalState.COMPLETE]
+    sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value or _accepted(run)]
+    of_preset = [run for run in sound if preset is None or (run.suite or {}).get("preset") == preset]
+    alike: dict[str, list[EvalRun]] = {}
+    for run in of_preset:
+        nights = alike.setdefault((run.suite or {}).get("identity", ""), [])
+        if any(_accepted(later) for later in nights):
+            continue
+        nights.append(run)
+        if len(nights) == most:
+            break
+    for nights in alike.values():
+        if len(nights) > 1:
+            return nights[::-1]
+    wanted = "" if preset is None else f" of preset {preset!r}"
+    others = sorted({str((run.suite or {}).get("preset")) for run in sound})
+    there = "; ".join(_described(run) for run in of_preset[:MEDIAN_OF]) or (
+        f"nights are there of {', '.join(others)}" if others else "no night is there"
+    )
+    raise InputError(
+        f"two complete nights{wanted} with the same suite and options are needed, which did not regress: {there}. Make "
+        "another night, or give two runs of a suite with other seeds: `vgen eval suite --own --preset NAME "
+        "--seeds 1-2`, then `--seeds 3-4`, then `vgen eval calibrate RUN RUN`"
+    )
+
+
+def _described(run: EvalRun) -> str:
+    suite = run.suite or {}
+    fields = ", ".join(f"{name} {value}" for name, value in sorted(suite.get("fields", {}).items()))
+    return f"{run.id} is of suite {Path(str(suite.get('suite_path', ''))).name} with {fields or 'no options'}"
 
 
 def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | None) -> list[EvalRun]:
@@ -57,7 +134,7 @@ def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | Non
     passed: list[EvalRun] = []
     for other in reversed(before):
         verdict = verdict_of_run(other)
-        accepted = runs.ACCEPTED in verdict
+        accepted = _accepted(other)
         counts = accepted or verdict.get("passed") or verdict.get("first")
         if counts and runs.has_every_clip(session, other):
             passed.append(other)
@@ -69,6 +146,10 @@ def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | Non
 def verdict_of_run(run: EvalRun) -> dict[str, Any]:
     """The verdict that was written down for a night; empty where there is none yet."""
     return dict((run.summary or {}).get(runs.VERDICT) or {})
+
+
+def _accepted(run: EvalRun) -> bool:
+    return runs.ACCEPTED in verdict_of_run(run)
 
 
 def past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:

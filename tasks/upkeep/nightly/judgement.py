@@ -18,7 +18,8 @@ from pipeline.errors import ConflictError, InputError, NotFoundError, VgenError
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import registry
 from pipeline.scoring.compare import Comparison, Run, SpeedSample, State, speed_verdicts
-from pipeline.scoring.compare.report import Report
+from pipeline.scoring.compare.facts import as_text
+from pipeline.scoring.compare.report import Report, changed
 from pipeline.scoring.compare.strips import strips_of_worst
 from pipeline.settings import Settings
 from pipeline.states import EvalState
@@ -29,6 +30,7 @@ from tasks.upkeep.nightly.history import (
     MEDIAN_OF,
     Repeats,
     nights_before,
+    nights_otherwise,
     passed_nights,
     past_speeds,
     reference_records,
@@ -43,6 +45,7 @@ from tasks.upkeep.nightly.reports import (
     shortfall,
     store_report,
     verdict_of,
+    with_repeat_option,
 )
 from tasks.upkeep.nightly.stored_pairs import StoredPairs
 from tasks.upkeep.nightly.submission import submit_repeat, submit_rescores
@@ -67,6 +70,8 @@ class _Night:
     samples: list[SpeedSample]
     repeats: Repeats
     rescores: list[EvalRun]
+    otherwise: list[str]
+    """Which nights of its suite and preset have other options, where it is compared with no night."""
     reference: list[dict[str, Any]]
     """Records of the run whose clips its own were compared with."""
 
@@ -74,6 +79,11 @@ class _Night:
     def description(self) -> dict[str, Any]:
         """What the run's row says of its suite and its plan."""
         return self.run.suite or {}
+
+    @property
+    def gone(self) -> set[str]:
+        """The runs before it that could not be scored again as it was."""
+        return rescoring.lost(self.rescores, self.records, [*self.earlier, *self.repeats.baseline])
 
 
 def judge(
@@ -115,11 +125,12 @@ def judge(
     verdict = verdict_of(report.comparison.state, report.meaning, speed)
     verdict |= {"speed": [sample_as_json(sample) for sample in night.samples], "advice": report.comparison.advice}
     compared = report.runs is not None and report.runs[0] is not None
-    if compared:
-        verdict |= {"rescored": rescoring.as_json(night.rescores, night.records)}
-    elif report.comparison.state is State.NO_CALIBRATION:
+    if compared or night.rescores:
+        verdict["rescored"] = rescoring.as_json(night.rescores, night.records, night.gone)
+    if not compared and report.comparison.state is State.NO_CALIBRATION:
         verdict["first"] = True
     verdict["baseline"] = report.comparison.baseline if compared else None
+    verdict["changed"] = [as_text(change) for change in changed(report.facts()) or ()]
     verdict["reports"] = store_report(run_id, report, night.records, storage)
     return _written(database, run_id, verdict)
 
@@ -135,6 +146,7 @@ def _read(session: Session, run: EvalRun) -> _Night:
         samples=[SpeedSample(*values) for values in runs.speeds(session, run.batch_id)],
         repeats=repeats_of(session, [*passed, *before], run),
         rescores=rescoring.of_night(session, run.id),
+        otherwise=[] if passed else nights_otherwise(session, run),
         reference=reference_records(session, run.suite or {}),
     )
 
@@ -145,17 +157,21 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
     if not night.records:
         reason = incomplete or "The night has no published clips."
         return Report(nothing_compared(run_id, State.INCOMPLETE), reason=reason)
-    gone = rescoring.lost(night.rescores)
+    gone = night.gone
+    usable = [(name, values) for name, values in night.repeats.baseline if name not in gone]
+    night = replace(night, repeats=replace(night.repeats, baseline=usable))
     history = [_run(name, values, storage, site) for name, values in night.earlier if values and name not in gone]
     candidate = _run(run_id, night.records, storage, site)
     if not history:
         state, advice = State.INCOMPLETE, None
         if incomplete is None:
             state, advice = State.NO_CALIBRATION, missing_margins(night.description, 1)
-        reason = _first_reason(incomplete, bool(gone))
+        reason = _first_reason(incomplete, rescoring.remarks(night.rescores, gone), night.otherwise)
         return Report(nothing_compared(run_id, state, advice), runs=(None, candidate), reason=reason)
     comparison = _comparison(candidate, history, night.description)
-    if comparison.state is State.REGRESSED and night.repeats.baseline:
+    if not night.repeats.baseline:
+        comparison = with_repeat_option(comparison)
+    elif comparison.state is State.REGRESSED:
         if night.repeats.candidate is None:
             return None
         comparison = _repeated(comparison, candidate, history, night, storage)
@@ -172,7 +188,7 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
         strips=strips_of_worst(comparison, pairs.read),
         remarks=[
             *([] if incomplete is None else [incomplete]),
-            *rescoring.remarks(night.rescores),
+            *rescoring.remarks(night.rescores, gone),
             *([if_wanted(run_id)] if comparison.state is State.REGRESSED else []),
         ],
     )
@@ -185,12 +201,10 @@ def _written(database: Database, run_id: str, verdict: dict[str, Any]) -> dict[s
         return verdict_of_run(runs.get_run(session, run_id))
 
 
-def _first_reason(incomplete: str | None, gone: bool) -> str:
+def _first_reason(incomplete: str | None, rescored: Sequence[str], otherwise: Sequence[str]) -> str:
     """Why a night was not compared: it is the first of its history, or what came before cannot be used."""
-    none = (
-        "Not every clip of the earlier nights could be scored again."
-        if gone
-        else "No earlier night of this suite, preset, seeds and metrics passed and still has its clips."
+    none = " ".join(
+        [*(rescored or ["No earlier night with these options passed and still has its clips."]), *otherwise]
     )
     if incomplete is not None:
         return f"{incomplete} {none} So nothing was compared."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from db.evals import runs
 from db.models import EvalRun
 from pipeline.scoring import compare as comparing
 from pipeline.scoring.compare import Comparison, SpeedSample, SpeedVerdict, State
@@ -15,13 +17,6 @@ from pipeline.scoring.compare.statistics import ALPHA
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
 
-_SHORTCOMINGS = {
-    "unscored_clips": "clips have no score",
-    "unread_clips": "clips could not be read",
-    "failed_steps": "scoring steps failed",
-    "failed_scores": "scores are missing because a model failed",
-}
-"""What ``db.evals.runs.settle`` counts beside missing clips, in words."""
 _MEDIA_TYPES = {
     "html": "text/html",
     "md": "text/markdown",
@@ -54,13 +49,20 @@ def nothing_compared(run_id: str, state: State, advice: str | None = None) -> Co
     return Comparison("none", run_id, state, advice, (), 0, ALPHA)
 
 
+def with_repeat_option(comparison: Comparison) -> Comparison:
+    """The comparison of a night that was not repeated: its advice to repeat names the option that does it."""
+    if comparison.state is not State.REGRESSED:
+        return comparison
+    option = "`--repeat-seeds SEEDS`, from the first night of these options on"
+    return replace(comparison, advice=f"{comparison.advice} ({option})")
+
+
 def shortfall(run: EvalRun, records: int) -> str | None:
     """What keeps a night from being complete, with numbers; None where nothing does."""
     if run.state is not EvalState.INCOMPLETE:
         return None
-    counts = {name: count for name, count in (run.summary or {}).items() if isinstance(count, int) and count}
     parts = [f"{run.expected - records} of {run.expected} clips are missing"] if records < run.expected else []
-    parts += [f"{counts[name]} {words}" for name, words in _SHORTCOMINGS.items() if name in counts]
+    parts += runs.shortcomings({**(run.summary or {}), "missing_clips": 0})
     return f"The night is not complete: {', '.join(parts) or 'not everything was scored'}."
 
 

@@ -6,7 +6,7 @@ Both kinds of scores stay as rows, each with its fingerprint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,6 @@ from db.models import EvalRun
 from pipeline.scoring import registry
 from pipeline.states import EvalState
 
-KIND = "nightly-rescore"
-"""The clips of a run that passed, scored once more by the scorer of a later night."""
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -63,14 +61,14 @@ def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]
             continue
         batch_id = runs.get_run(session, one.run_id).batch_id
         suite = {"of": night, "rescored": one.run_id, "before": dict(one.before)}
-        run_id = start_run(session, batch_id, kind=KIND, metrics=list(one.before), suite=suite)
+        run_id = start_run(session, batch_id, kind=runs.RESCORE, metrics=list(one.before), suite=suite)
         begun[one.run_id] = runs.get_run(session, run_id)
     return list(begun.values())
 
 
 def of_night(session: Session, night: str) -> list[EvalRun]:
     """The runs that score a night's baselines again."""
-    return [run for run in runs.runs(session, kind=KIND, limit=500) if (run.suite or {}).get("of") == night]
+    return [run for run in runs.runs(session, kind=runs.RESCORE, limit=500) if (run.suite or {}).get("of") == night]
 
 
 def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
@@ -78,19 +76,24 @@ def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
     return [run for run in rescores if run.state is EvalState.OPEN]
 
 
-def lost(rescores: Sequence[EvalRun]) -> set[str]:
-    """Baselines of which not every clip could be scored again: they are compared with no more."""
-    return {(run.suite or {})["rescored"] for run in rescores if run.state is EvalState.INCOMPLETE}
+def lost(rescores: Sequence[EvalRun], candidate: Records, baselines: Sequence[tuple[str, Records]]) -> set[str]:
+    """Baselines that could not all be scored again as the night was: they are compared with no more.
+
+    Of some a clip was gone, others met a worker without the weights, or one of yet another release.
+    """
+    done = {(run.suite or {})["rescored"]: run.state for run in rescores}
+    still = {one.run_id for one in stale(candidate, baselines)}
+    return {name for name, state in done.items() if state is EvalState.INCOMPLETE or name in still}
 
 
-def as_json(rescores: Sequence[EvalRun], candidate: Records) -> list[dict[str, Any]]:
-    """For the verdict: which runs were scored again, by whom before and by whom now."""
+def as_json(rescores: Sequence[EvalRun], candidate: Records, gone: Collection[str]) -> list[dict[str, Any]]:
+    """For the verdict: which runs were scored again, by whom before and by whom now; ``gone`` is of ``lost``."""
     now = scorers(candidate)
     return [
         {
             "run": (run.suite or {})["rescored"],
             "by": run.id,
-            "complete": run.state is EvalState.COMPLETE,
+            "complete": (run.suite or {})["rescored"] not in gone,
             "metrics": {
                 name: {"before": before, "now": now.get(name, [])}
                 for name, before in (run.suite or {})["before"].items()
@@ -100,13 +103,13 @@ def as_json(rescores: Sequence[EvalRun], candidate: Records) -> list[dict[str, A
     ]
 
 
-def remarks(rescores: Sequence[EvalRun]) -> list[str]:
-    """What a reader of the report is told, a sentence each."""
+def remarks(rescores: Sequence[EvalRun], gone: Collection[str]) -> list[str]:
+    """What a reader of the report is told, a sentence each; ``gone`` is of ``lost``."""
     said = []
     for run in rescores:
         suite = run.suite or {}
         names = ", ".join(suite["before"])
-        if run.state is EvalState.COMPLETE:
+        if suite["rescored"] not in gone:
             said.append(
                 f"Run {suite['rescored']} was scored again by this night's scorer ({names}): its scores were made by "
                 "another. Both are kept."

@@ -1,4 +1,4 @@
-"""Clips of two runs in the store, read in pairs: the baseline's and the candidate's of the same entry and seed."""
+"""Read clips of two runs from the store in pairs: the baseline's and the candidate's of the same entry and seed."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ class StoredPairs:
         self._keys = [_by_key(baseline), _by_key(candidate)]
 
     def read(self, key: Key) -> tuple[Clip, Clip]:
-        """Raises NotFoundError, or a StageError: a clip is not there, or cannot be read."""
+        """The baseline's clip and the candidate's. Raises NotFoundError or StageError: one is gone or unreadable."""
         with tempfile.TemporaryDirectory(prefix="vgen-night-") as folder:
             clips = []
             for number, keys in enumerate(self._keys):
                 if key not in keys:
-                    raise NotFoundError(f"entry {key.entry}, seed {key.seed}: no such clip")
+                    raise NotFoundError(f"entry {key.entry}, seed {key.seed}: one of the two runs has no such clip")
                 path = Path(folder) / f"{number}.mp4"
                 self._storage.download(keys[key], path)
                 clips.append(read_clip(path))

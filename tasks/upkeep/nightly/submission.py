@@ -19,11 +19,9 @@ from db.evals.runs import DETECTABLE
 from db.session import Database
 from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts import Submission
-from pipeline.scoring.compare import State
 from pipeline.scoring.suite import located
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
-from pipeline.states import EvalState
 from tasks.upkeep.nightly import rescoring
 from tasks.upkeep.nightly.history import (
     KIND,
@@ -31,6 +29,8 @@ from tasks.upkeep.nightly.history import (
     complete_repeats,
     nights_alike,
     nights_before,
+    nights_otherwise,
+    nights_to_calibrate,
     passed_nights,
     repeats_of,
     verdict_of_run,
@@ -52,7 +52,13 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     parsed, description = suite_of(plan, settings)
     identity = identity_of(plan, description)
     chosen = {"margins": dict(plan.margins), "repeat_seeds": plan.repeat_seeds, DETECTABLE: before_the_night(plan)}
-    description |= {"identity": identity, "baseline": plan.baseline, "suite_path": str(located(plan.suite)), **chosen}
+    description |= {
+        "identity": identity,
+        "metrics": plan.metrics,
+        "baseline": plan.baseline,
+        "suite_path": str(located(plan.suite)),
+        **chosen,
+    }
     with database.transaction() as session:
         earlier = nights_alike(session, identity)
         if night is None:
@@ -115,18 +121,17 @@ def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
         return [(begun.id, begun.batch_id) for begun in rescoring.start(session, run_id, found)]
 
 
-def past_nights(
-    database: Database, settings: Settings, plan: Plan, most: int
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The records of the last complete nights of this plan that no fault was found in, oldest first, by run."""
-    _, description = suite_of(plan, settings)
-    identity = identity_of(plan, description)
+def past_nights(database: Database, preset: str | None, most: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The records of ``history.nights_to_calibrate``, by run. Raises InputError as that does."""
     with database.reading() as session:
-        complete = [run for run in nights_alike(session, identity) if run.state is EvalState.COMPLETE]
-        accepted = next((n for n, run in enumerate(complete) if runs.ACCEPTED in verdict_of_run(run)), len(complete))
-        sound = [run for run in complete[:accepted] if verdict_of_run(run).get("state") != State.REGRESSED.value]
-        sound += complete[accepted : accepted + 1]
-        return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
+        nights = nights_to_calibrate(session, preset, most)
+        return [(run.id, runs.records_of(session, run.batch_id)) for run in nights]
+
+
+def other_options(database: Database, run_id: str) -> list[str]:
+    """Say which nights of this run's suite and preset had other options, so that it is not compared with them."""
+    with database.reading() as session:
+        return nights_otherwise(session, runs.get_run(session, run_id))
 
 
 def has_baseline(database: Database, run_id: str) -> bool:

@@ -8,6 +8,7 @@ CLIP's values fit in half precision, as in the official files: the official load
 from __future__ import annotations
 
 import gzip
+import json
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -43,6 +45,20 @@ def write_all(folder: Path, *, full_size: bool = False) -> None:
         made = {key: value.half() for key, value in weights(shapes, 2.0).items()}
         made["logit_scale"] = torch.tensor(4.6052).half()
         _save_as_torchscript(made, folder / name)
+
+
+def write_dreamsim(folder: Path) -> None:
+    """The files of DreamSim's ensemble; its DINO has all twelve blocks, since the authors' code reads the twelfth."""
+    (folder / "ensemble_lora").mkdir(parents=True, exist_ok=True)
+    torch.save(weights(dino(64, 12), 2.0), folder / "dino_vitbase16_pretrain.pth")
+    for name, depth in (("clip_vitb16_pretrain.pth.tar", 2), ("open_clip_vitb16_pretrain.pth.tar", 3)):
+        tower = {f"{name}.{key}": shape for key, shape in dreamsim_tower(64, depth, 32).items()}
+        state = {key.removeprefix(f"{name}."): value for key, value in weights(tower, 2.0).items()}
+        torch.save({"state_dict": state}, folder / name)
+    save_file(weights(dreamsim_lora(64, (12, 2, 3)), 2.0), folder / "ensemble_lora/adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 1.0, "lora_dropout": 0.3, "bias": "none"}
+    text = json.dumps({**config, "target_modules": ["qkv"], "inference_mode": True, "use_dora": False}, indent=1)
+    (folder / "ensemble_lora/adapter_config.json").write_text(text, "utf-8")
 
 
 def clips(*, full_size: bool) -> dict[str, Shapes]:
@@ -115,6 +131,19 @@ def dino(width: int = 128, depth: int = 2) -> Shapes:
     }
     for i in range(depth):
         shapes |= _timm_block(f"blocks.{i}.", width, fused_bias=True)
+    return shapes
+
+
+def dreamsim_tower(width: int, depth: int, embed: int) -> Shapes:
+    return {**dino(width, depth), **_pair("pos_drop", width), "proj": (width, embed)}
+
+
+def dreamsim_lora(width: int, depths: tuple[int, ...], rank: int = 4) -> Shapes:
+    shapes: Shapes = {}
+    for number, depth in enumerate(depths):
+        for block in range(depth):
+            at = f"base_model.model.extractor_list.{number}.model.blocks.{block}.attn.qkv.lora_"
+            shapes |= {f"{at}A.weight": (rank, width), f"{at}B.weight": (3 * width, rank)}
     return shapes
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.scoring.weight_files import WEIGHT_FILES
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Vgen
 
@@ -63,11 +64,25 @@ def test_a_reference_by_name_and_a_group_that_leaves_out(vgen: Vgen, tmp_path: P
     assert "left out: vbench.dynamic_degree: weights missing: raft-things.pth" in outcome.err
 
 
+def test_a_group_whose_metrics_all_lack_their_weights_is_not_done(vgen: Vgen, tmp_path: Path) -> None:
+    run = ("eval", "run", CLIPS / "two_frames.mp4", "--weights", tmp_path)
+    outcome = vgen(*run, "--metrics", "checks.black,vbench-free")
+    assert outcome.code == 3
+    assert "incomplete: of a group that was asked for every metric lacks its weights: vbench." in outcome.err
+    assert "checks.black" in outcome.out
+
+    # Where one of the group could score, those that could not are named and the rest is what was asked for
+    tiny_weights.write_all(tmp_path)
+    (tmp_path / "raft-things.pth").unlink()
+    outcome = vgen(*run, "--metrics", "checks.black,vbench-free")
+    assert (outcome.code, "left out: vbench.dynamic_degree: weights missing" in outcome.err) == (0, True), outcome.err
+
+
 def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     for arguments, code, message in (
-        ((tmp_path / "none.mp4",), 2, "no such file or folder"),
+        ((tmp_path / "none.mp4",), 2, "the file or folder does not exist"),
         ((CLIPS.parent.parent.parent / "rules.py", "--metrics", "checks"), 3, "it cannot be decoded"),
         ((broken,), 3, f"not read: {broken}: it cannot be decoded"),
         ((), 2, "VIDEO: give videos, or --manifest"),
@@ -81,7 +96,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((CLIPS, "--size", "big"), 2, "--size: 'big' is not of the form 832x480"),
         ((CLIPS, "--fps", "0"), 2, "--fps: 0.0 is not above 0"),
         ((CLIPS, "--weights", tmp_path / "none"), 2, "is not a folder"),
-        ((CLIPS, "--manifest", tmp_path / "m.json"), 2, "--manifest: goes with neither videos"),
+        ((CLIPS, "--manifest", tmp_path / "m.json"), 2, "--manifest: cannot be combined with videos"),
     ):
         outcome = vgen("eval", "run", *arguments)
         assert (outcome.code, message in outcome.err, "Traceback" in outcome.err) == (code, True, False), outcome
@@ -107,7 +122,7 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     (tmp_path / "raft-things.pth").write_bytes(b"mine")
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
-    assert len(files) == 13
+    assert len(files) == len(WEIGHT_FILES)
     assert files["raft-things.pth"]["status"] == "found"
     used = [
         *("vbench.dynamic_degree", "vbench_tools.static_filter"),

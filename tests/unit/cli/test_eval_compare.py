@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,36 @@ def test_reports_are_written_where_they_are_wanted(vgen: Vgen, tmp_path: Path) -
     assert text.read_text("utf-8").startswith("# regressed")
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_compared(vgen: Vgen, tmp_path: Path) -> None:
+    before, after = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 3.0)
+    for option, file, message in (
+        ("--html", tmp_path / "none" / "r.html", "cannot be written: its folder does not exist or is not writable"),
+        ("--markdown", tmp_path, "is a folder: name a file in it"),
+    ):
+        outcome = vgen("eval", "compare", before, after, option, file)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert f"{option}: {file} {message}" in outcome.err
+
+
+def test_a_report_is_written_whole_or_not_at_all(vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 3.0)
+    page = tmp_path / "r.html"
+    page.write_text("the report of yesterday", "utf-8")
+    write = Path.write_text
+
+    def full(self: Path, data: str, *arguments: object, **options: object) -> int:
+        write(self, data[: len(data) // 2], "utf-8")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    outcome = vgen("eval", "compare", before, after, "--html", page)
+    monkeypatch.undo()
+
+    assert (outcome.code != 0, "No space left" in outcome.err, "Traceback" in outcome.err) == (True, True, False)
+    assert page.read_text("utf-8") == "the report of yesterday"
+    assert [file.name for file in tmp_path.iterdir() if "r.html" in file.name] == ["r.html"]
+
+
 def test_equal_pixels_are_identical_whatever_the_scores(vgen: Vgen, tmp_path: Path) -> None:
     # Given what `eval run` wrote of the same clip under two names
     suite = tmp_path / "suite.json"
@@ -113,8 +145,10 @@ def test_a_second_seed_set_decides_on_the_alarm(
     [
         ({}, "its score is not null or a number from -1e+50 to 1e+50"),
         ({"score": [1]}, "its score is not null or a number from -1e+50 to 1e+50"),
+        ({"score": True}, "its score is not null or a number from -1e+50 to 1e+50"),
         ({"score": 1, "details": [1]}, "its details are not an object"),
-        ({"score": 1, "details": {"weight": "x"}}, "its details.weight is not a number from -1e+50"),
+        ({"score": 1, "details": {"weight": "x"}}, "its details.weight is not a number from 0 to 1e+50"),
+        ({"score": 1, "details": {"weight": -1}}, "its details.weight is not a number from 0 to 1e+50"),
     ],
 )
 def test_a_score_file_written_by_hand_may_be_wrong(vgen: Vgen, tmp_path: Path, shown: object, rule: str) -> None:
@@ -130,7 +164,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((good, nameless), "record 0: entry None, seed 1: only clips with an entry and a seed"),
         ((good, tmp_path / "none.json"), "none.json"),
         ((good, good, "--margin", "nothing=1"), "--margin: 'nothing' is not a metric"),
-        ((good, good, "--margin", NAME), "a margin is NAME=VALUE with a number"),
+        ((good, good, "--margin", NAME), "a margin is NAME=VALUE, where VALUE is a number"),
         ((good, good, "--margin", f"{NAME}=-1"), "a margin is a number of at least 0"),
         ((good, good, "--margin", "checks.black=1"), "checks.black: neither run has this metric"),
         ((good, good, "--metrics", "nothing"), "'nothing' is not a metric or a group"),

@@ -51,7 +51,7 @@ def test_what_the_output_has_is_not_computed_again(vgen: Vgen, folder: Path, dec
 
     # Then only what has no score is computed: a clip too short for a metric is looked at again
     assert decoded == ["one_frame", "two_frames"]
-    assert "3 scores of 2 clips are there already" in outcome.err
+    assert "3 scores of 2 clips are kept" in outcome.err
     records = json.loads(target.read_text("utf-8"))
     assert [Path(record["video"]).stem for record in records] == ["cut", "one_frame", "two_frames"]
     assert [clip["scores"] for clip in outcome.json["clips"]] == [record["scores"] for record in records]
@@ -121,10 +121,10 @@ def test_prompts_come_from_a_file_by_path_or_name(vgen: Vgen, folder: Path) -> N
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ({"cut.mp4": "a fox"}, "it names no "),
-        ({"cut.mp4": 3, "one_frame.mp4": "x", "two_frames.mp4": "x"}, "cut.mp4: 3 is not a prompt"),
-        (["a fox"], "it is not an object {video: prompt}"),
-        ({}, "it is not an object {video: prompt}"),
+        ({"cut.mp4": "a fox"}, "the file of prompts does not name "),
+        ({"cut.mp4": 3, "one_frame.mp4": "x", "two_frames.mp4": "x"}, "cut.mp4: 3 is not a valid prompt"),
+        (["a fox"], "the content is not a JSON object {video: prompt}"),
+        ({}, "the content is not a JSON object {video: prompt}"),
     ],
 )
 def test_a_file_of_prompts_that_does_not_fit_is_refused(vgen: Vgen, folder: Path, content: object, rule: str) -> None:
@@ -143,7 +143,7 @@ def test_a_name_that_could_be_of_two_videos_is_refused(vgen: Vgen, folder: Path)
     prompts = folder.parent / "prompts.json"
     prompts.write_text(json.dumps(dict.fromkeys(("cut.mp4", "one_frame.mp4", "two_frames.mp4"), "a fox")))
     outcome = vgen("eval", "run", folder, "--prompts", prompts)
-    assert (outcome.code, "'cut.mp4' could be of 2 videos: give their paths" in outcome.err) == (2, True)
+    assert (outcome.code, "'cut.mp4' is the file name of 2 videos: use their paths" in outcome.err) == (2, True)
 
 
 def test_the_manifest_of_downloaded_clips_says_what_they_are(vgen: Vgen, folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_each_video_needs_its_picture(vgen: Vgen, folder: Path, pictures: tuple[
     assert "--image: " in outcome.err
     assert "it needs one of that name" in outcome.err
     missing = vgen("eval", "run", folder, "--image", images / "none", "--metrics", METRICS)
-    assert (missing.code, "none is not there" in missing.err) == (2, True)
+    assert (missing.code, "none does not exist" in missing.err) == (2, True)
 
 
 def test_scores_of_parts_are_pooled_apart_and_the_static_filter_is_applied(vgen: Vgen, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_failed_comes_first_with_its_reason_and_the_command_that_mends_it(
 
     assert said.code == 0, said.err
     assert said.out == f"3 clips: {folder}/index.html\n"
-    assert "1 clips are not in the store" in said.err
+    assert "clips that the store does not have, or cannot give now: 1;" in said.err
     page = _Page(folder / "index.html")
     texts = _texts(mixed, page)
     succeeded, failed, gone = mixed.job_ids

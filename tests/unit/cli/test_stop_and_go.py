@@ -67,7 +67,7 @@ def test_queues_and_everything_are_paused_by_name(home: Home, vgen: Vgen) -> Non
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "say what"),
+        ((), "name what to pause"),
         (("nosuchbatch",), "'nosuchbatch' does not exist"),
         (("--queue", "H 200"), "--queue: 'H 200' is not a queue"),
         (("--queue", "vgen.gqu"), "'vgen.gqu' is not a queue"),
@@ -186,7 +186,7 @@ def test_cancel_and_retry_by_label_and_by_error(tmp_path: Path, home: Home, vgen
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("cancel",), "say which"),
+        (("cancel",), "name the jobs"),
         (("cancel", "--label", "=x"), "--label: '=x' is not of the form"),
         (("retry", "JOB", "--code", "refused"), "is a job"),
     ],

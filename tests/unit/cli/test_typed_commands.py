@@ -289,7 +289,7 @@ def test_a_run_that_starts_says_so_and_not_that_nobody_is_at_work(home: Home) ->
     watching = forecast.News(database, home.settings).report(snapshot)
     database.close()
     assert starting.waiting == ("starting the workers",)
-    assert "nobody is at work in this home: `vgen run`" in watching.waiting[0]
+    assert "no vgen process works in this home: `vgen run`" in watching.waiting[0]
 
 
 def test_one_job_is_one_job_and_what_failed_is_told_how_to_mend(home: Home, vgen: Vgen) -> None:

@@ -16,7 +16,7 @@ from db import workers
 from db.clips.batches import Limits
 from db.models import Job, Queue, StageRun, Step, Worker
 from db.queue import outcomes, pauses
-from db.scheduling import dispatch
+from db.scheduling import dispatch, fair_share
 from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
 from pipeline.errors import CrashError
@@ -407,7 +407,7 @@ def test_what_is_not_read_would_not_have_been_dispatched(
 
     window = chance.choice((2, 4))
     of_those_read = dispatched()
-    monkeypatch.setattr(dispatch._Enough, "reached", lambda *_: False)
+    monkeypatch.setattr(fair_share.Enough, "reached", lambda *_: False)
 
     assert of_those_read
     assert of_those_read == dispatched()

@@ -199,6 +199,27 @@ def test_a_session_whose_worker_is_gone_goes_on_on_another(line: SessionLine) ->
     line.finish(again, line.made(again))
 
 
+def test_a_segment_has_the_gpu_type_of_whoever_has_it_in_hand(line: SessionLine) -> None:
+    line.worker()
+    opened = line.open()
+    line.ask(opened.id, 0)
+    assert line.view(opened.id).segments[0].gpu_type is None
+    claimed = line.take(opened.id, 0, Stage.GENERATE)
+    assert line.view(opened.id).segments[0].gpu_type == "cpu"
+
+    # When its worker dies, and one of another type takes the session over
+    line.worker(preset_queue("h200", "idle"), name="w2")
+    kill(line, "w1")
+    line.expire(claimed.work.job_id)
+    with line.database.transaction() as session:
+        recovery.end_leases(session)
+    line.admit()
+    assert line.view(opened.id).gpu_type == "h200"
+    line.take(opened.id, 0, Stage.GENERATE)
+
+    assert line.view(opened.id).segments[0].gpu_type == "h200"
+
+
 @pytest.mark.parametrize(("lease_s", "silent_s", "lost"), [(30, 20, False), (3, 20, True), (3, 12, False)])
 def test_a_worker_that_is_silent_for_a_lease_and_three_reports_is_lost_to_its_session(
     line: SessionLine, lease_s: int, silent_s: int, lost: bool

@@ -101,7 +101,7 @@ def test_a_sweep_compares_them(settings: Settings) -> None:
         ("step_cache=pyramid_attention:spatial=none", "give spatial, temporal or cross"),
         ("quantisation=int3", "quantisation: 'int3' is not possible; use one of: torchao-int8"),
         ("quantisation=gguf:model.gguf", "gguf:/path/to/file"),
-        ("quantisation=torchao-int8,layerwise_casting=float8_e5m2", "both say how weights are stored"),
+        ("quantisation=torchao-int8,layerwise_casting=float8_e5m2", "both set how weights are stored"),
         ("context_parallel=4", "context_parallel: 4 needs `gpu` types of 4 devices, such as h200x4; given: none"),
         ("step_cache=mag_cache", "run `vgen models calibrate tiny-wan`"),
     ],

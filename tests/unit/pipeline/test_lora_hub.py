@@ -52,7 +52,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.parametrize("weight_name", [None, "style.safetensors"])
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 def test_a_hub_that_is_away_is_asked_once(hub: list[str], status: int, weight_name: str | None) -> None:
-    with pytest.raises(ServiceUnavailableError, match=f"the hub cannot be asked for org/answers-{status} at main"):
+    with pytest.raises(ServiceUnavailableError, match=f"the hub cannot be reached for org/answers-{status} at main"):
         from_hub(f"org/answers-{status}", weight_name, None)
 
     assert len(hub) == 1

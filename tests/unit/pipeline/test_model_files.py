@@ -92,7 +92,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "tensors overlap",
     ),
-    "link to nothing": (link_to_nothing, "is a link to nothing"),
+    "link to nothing": (link_to_nothing, "is a broken link"),
     "named pipe": (pipe, "is not a regular file"),
     "gone": (lambda path: path.unlink(), "has no weights"),
 }
@@ -164,7 +164,7 @@ def test_an_index_that_leads_elsewhere_is_told(folder: Path, weight_map: object)
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"_class_name": ["own_pipeline", "Own"]}, "names code of its own"),
+        ({"_class_name": ["own_pipeline", "Own"]}, "names code in the model's folder"),
         ({"../vae": ["diffusers", "AutoencoderKLWan"]}, "is not a valid name of a component"),
         ({"vae": ["diffusers"]}, "is not a pair"),
         ({"vae2": ["diffusers", "AutoencoderKLWan"]}, "vae2: folder"),
@@ -200,7 +200,7 @@ def test_a_header_of_the_library_is_read_as_the_library_reads_it(whole: Path) ->
         (write(b""), "is empty"),
         (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is not JSON, or cut"),
         (pipe, "is empty or unreadable"),
-        (link_to_nothing, "is a link to nothing"),
+        (link_to_nothing, "is a broken link"),
     ],
 )
 def test_a_damaged_vocabulary_is_named(folder: Path, damage: Callable[[Path], object], sentence: str) -> None:

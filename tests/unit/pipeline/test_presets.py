@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.errors import NotFoundError
 from pipeline.generators.call_arguments import call_arguments
-from pipeline.generators.diffusers_video import pipeline_class
 from pipeline.models.hub import SHIPPED
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import FrameRule, Preset, SizeRule, Workload, all_presets, get_preset
 from pipeline.presets.preset import CATALOGUE
 from pipeline.spec import JobSpec

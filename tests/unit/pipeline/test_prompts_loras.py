@@ -91,8 +91,8 @@ def test_content_and_scale_count_in_the_fingerprint_and_names_do_not(tmp_path: P
     ("fields", "message"),
     [
         ({"lora": "missing.safetensors"}, "'missing.safetensors' does not exist"),
-        ({"lora": "p.jsonl"}, "'p.jsonl' is not a whole safetensors file"),
-        ({"lora": "cut.safetensors"}, "'cut.safetensors' is not a whole safetensors file"),
+        ({"lora": "p.jsonl"}, "'p.jsonl' is not a complete safetensors file"),
+        ({"lora": "cut.safetensors"}, "'cut.safetensors' is not a complete safetensors file"),
         ({"lora": "model.safetensors"}, "none of its 1 tensors has a LoRA's name, the first of them 'proj.weight'"),
         ({"lora": "../a.safetensors"}, "outside the allowed folders"),
         ({"lora": "https://example.com/a.safetensors"}, "is a URL"),

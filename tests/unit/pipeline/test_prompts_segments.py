@@ -90,7 +90,7 @@ def test_files_without_segments_keep_their_fingerprint_and_files_with_them_have_
         (line(prompt="a", auto_extend=True), "auto_extend: is given, but the clip has one segment; give 'segments'"),
         (
             line(prompt="a", segments=2, preset="mochi-1"),
-            "segments: 2 is given, but preset 'mochi-1' cannot go on from a segment",
+            "segments: 2 is given, but preset 'mochi-1' cannot continue from a segment",
         ),
         (
             line(prompt="a", segments=2, preset="ltx-video", num_frames=17),
@@ -111,7 +111,7 @@ def test_text_that_is_no_list_is_told() -> None:
 def test_a_sweep_of_lists_and_a_lines_own_prompt_contradict_each_other() -> None:
     swept = json.dumps({"defaults": {"preset": "tiny-wan", "sweep": {"segments": [["a", "b"], ["c", "d"]]}}})
 
-    assert "p.jsonl:2: prompt: 'x' is given beside a list of segments that begins with 'a'" in mistakes(
+    assert "p.jsonl:2: prompt: 'x' differs from the first prompt in the list of segments, 'a'" in mistakes(
         f"{swept}\n{line(prompt='x')}"
     )
     listed, _, again = specs("p.jsonl", f"{swept}\n{line()}\n{line(segments=['e', 'f', 'g'])}")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
 
 import pipeline
 from pipeline.errors import RefusedError
+from pipeline.generators.process.memory_growth import memory_in_use
 from pipeline.settings import EnhanceSettings, SafetySettings, Settings
 from pipeline.wiring import StageModels
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
@@ -75,3 +80,29 @@ def test_what_is_not_configured_is_told_when_it_is_asked_for(tmp_path: Path) -> 
     with pytest.raises(RefusedError, match="VGEN_ENHANCE_PROVIDERS") as caught:
         _ = models.enhancer
     assert caught.value.code == "enhance_not_configured"
+
+
+def test_memory_is_given_back_and_measured_while_another_thread_imports_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("import import_gate\nimport_gate.begun.set()\nimport_gate.go_on.wait()\n")
+    gate = types.ModuleType("import_gate")
+    begun, go_on = threading.Event(), threading.Event()
+    gate.__dict__.update(begun=begun, go_on=go_on)
+    monkeypatch.setitem(sys.modules, "import_gate", gate)
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))  # put back afterwards, if it was loaded
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    models = StageModels(Settings(home=tmp_path))
+    models.scorers()
+    importing = threading.Thread(target=lambda: importlib.import_module("torch"))
+    importing.start()
+    try:
+        assert begun.wait(30)
+
+        models.release_scorers()
+
+        assert set(memory_in_use()) == {"host"}
+    finally:
+        go_on.set()
+        importing.join()

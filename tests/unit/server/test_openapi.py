@@ -9,7 +9,7 @@ from openapi_spec_validator import validate
 
 from cli.reference import JSON_OUTPUT
 from server.app import make_api
-from server.openai.fields import ACCEPTED
+from server.openai.field_names import ACCEPTED
 from server.openai.request_schema import request_body
 from server.reference import page
 from service.keys import SCOPES

@@ -48,7 +48,7 @@ SECRET = "s3cret"
         (f"redis://:{SECRET}@host/0#x", "#"),
         ("redis+socket://host/path", "redis+socket:///PATH"),
         (f"redis://a/0;amqp://user:{SECRET}@b/", "of one kind"),
-        (f"redis://a/0;rediss://:{SECRET}@b/0", "the same of TLS"),
+        (f"redis://a/0;rediss://:{SECRET}@b/0", "must all use TLS"),
         (f"rediss://:{SECRET}@host/0?ssl_cert_reqs=maybe", "required, optional or none"),
         (f"rediss://:{SECRET}@host/0?ssl_check_hostname=perhaps", "true or false"),
         (f"rediss://:{SECRET}@host/0?ssl_ca_cert=x", "ssl_ca_cert is not an option of TLS: use ssl_cert_reqs"),

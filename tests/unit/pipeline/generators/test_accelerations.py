@@ -16,7 +16,8 @@ from pipeline.errors import RefusedError, StoppedError
 from pipeline.generators.accelerations import calibrate
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import GenerationRequest, Phase, Progress
-from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import all_presets, get_preset
 from pipeline.presets.abilities import NO_CONTEXT_PARALLEL, NO_LORA, NO_STEP_CACHE, NO_TILING
 from tests.tiny_pipelines import TINY, TINY_INPUTS, ltx

@@ -14,8 +14,9 @@ import torch
 
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, Phase, Progress, SavedCheckpoint
-from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.generators.frames_file import frames_size
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import all_presets, load_library
 from pipeline.settings import Settings, load_settings
 from tests.tiny_pipelines import TINY, TinyPipeline, ltx

@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StoppedError
 from pipeline.generators.base import Phase, Progress
-from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.models.tiny_wan import ensure_tiny_wan
 from pipeline.presets import Preset, get_preset
 from tests.tiny_pipelines import stable_video_diffusion

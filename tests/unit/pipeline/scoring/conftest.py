@@ -42,5 +42,13 @@ def models(weights_folder: Path) -> Models:
 
 
 @pytest.fixture(scope="session")
+def dreamsim_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights directory of its own, since its DINO has another depth."""
+    folder = tmp_path_factory.mktemp("dreamsim")
+    tiny_weights.write_dreamsim(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def clip_of() -> Callable[[str], Clip]:
     return cache(lambda name: read_clip(DATA / "clips" / f"{name}.mp4"))

@@ -97,7 +97,8 @@ def test_what_says_nothing_of_chance_is_said() -> None:
         "the runs do not differ in any score: that says nothing of chance; take runs with other seeds"
     )
     assert _only([_run("a", np.ones(5), SSIM.name)] * 2, SSIM).reason == (
-        "every clip equals its baseline's: that says nothing of chance; take runs with other seeds"
+        "in the runs that have this score (a, a) every clip equals the one that it was compared with: "
+        "that says nothing of chance; take runs with other seeds"
     )
     assert _only([runs[0], _run("b", same + 1)]).reason == "all prompts differ by the same: the spread is not known"
     one = np.array([60.0])

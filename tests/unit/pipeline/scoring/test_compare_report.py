@@ -300,6 +300,25 @@ def test_how_scores_were_made_is_part_of_what_changed() -> None:
     ]
 
 
+def test_a_scorer_of_scores_that_one_run_lacks_is_no_change_and_equal_clips_show_their_scores() -> None:
+    def scored(run: Run, **scores: Score) -> Run:
+        clips = {key: replace(clip, pixels="same", scores=scores) for key, clip in run.clips.items()}
+        return _made(Run(run.name, clips))
+
+    quality = Score(1.0, details={"scorer": {"decoder": "av"}})
+    likeness = Score(100.0, details={"scorer": {"decoder": "av", "device": "cpu", "torch": "2.13.0"}})
+    first = scored(_run("first", 0.0), **{QUALITY.name: quality, "common.psnr": Score(None, reason="no baseline")})
+    second = scored(_run("second", 0.0), **{QUALITY.name: quality, "common.psnr": likeness})
+    same = Report(compare(first, second, [QUALITY], {QUALITY.name: 1.0}), runs=(first, second))
+
+    assert same.comparison.state is State.IDENTICAL
+    assert as_json(same)["changes"] == []
+    for content in (html(same), markdown(same)):
+        assert "Nothing that is recorded" in content
+        assert "common.psnr" in content
+        assert "100" in content
+
+
 def test_records_of_rows_get_addresses_and_files_stay() -> None:
     records = [{"video": "media/a.mp4", "job": "b-1", "poster": "media/a.jpg"}, {"video": "b.mp4"}]
     found = playable(records, "https://store/{}".format, "https://vgen.example/")

@@ -100,7 +100,7 @@ def test_results_come_back_to_their_clips(tmp_path: Path, suite: Suite) -> None:
     by_key = {(item.dimension, item.entry, item.seed): score for item, score in found.scores}
     assert by_key["color", 0, 8].score == 0.5
     assert "the official result is nan" in (by_key["color", 0, 7].reason or "")
-    assert "leave it out" in (by_key["color", 0, 9].reason or "")
+    assert "do not contain this clip" in (by_key["color", 0, 9].reason or "")
     assert (by_key["scene", 1, 7].score, by_key["scene", 1, 7].weight) == (1.0, 16.0)
     assert by_key["subject_consistency", 2, 7].weight == 2.0
     assert len(by_key) == 5
@@ -116,9 +116,13 @@ def test_an_official_value_that_is_not_its_clips_is_pointed_out(tmp_path: Path, 
     for value, notice in (
         (0.5, None),
         (0.50004, None),
-        (0.75, "color: its value is 0.75, and its clips give 0.5; a run on several GPUs pools otherwise"),
-        (float("nan"), "color: its value is nan, which is not a number"),
-        ("0.5", "color: its value is '0.5', which is not a number"),
+        (
+            0.75,
+            "color: the official value is 0.75, but its clips give 0.5; the official code pools differently on several "
+            "GPUs",
+        ),
+        (float("nan"), "color: the official value is nan, which is not a number"),
+        ("0.5", "color: the official value is '0.5', which is not a number"),
     ):
         results = tmp_path / "x_eval_results.json"
         results.write_text(json.dumps({"color": [value, rows]}), "utf-8")
@@ -134,10 +138,12 @@ def test_results_that_are_there_twice_are_refused(tmp_path: Path, suite: Suite) 
     row = {"video_path": "a red bird-0.mp4", "video_results": 0.5}
     for name, rows in (("one.json", [row]), ("two.json", [row]), ("double.json", [row, row])):
         (tmp_path / name).write_text(json.dumps({"color": [0.5, rows]}), "utf-8")
-    with pytest.raises(InputError, match=r"color: a red bird-0\.mp4 is there twice"):
+    with pytest.raises(InputError, match=r"color: a red bird-0\.mp4 is listed twice"):
         exchange.read_results(tmp_path / "double.json", exported)
     for second in ("two.json", "one.json"):
-        with pytest.raises(InputError, match=r"color: .*one\.json has its results too: give each dimension once"):
+        with pytest.raises(
+            InputError, match=r"color: .*one\.json has results of this dimension too: give each dimension once"
+        ):
             exchange.merged_results([tmp_path / "one.json", tmp_path / second], exported)
 
 
@@ -148,8 +154,8 @@ def test_results_that_are_there_twice_are_refused(tmp_path: Path, suite: Suite) 
         ({"name": "../a-0.mp4"}, "'../a-0.mp4' is not the name of an exported file"),
         ({"name": "a red bird-7.mp4"}, "is not the name of an exported file: PROMPT-INDEX.mp4, INDEX from 0 to 4"),
         ({"frames": 0}, "frames 0 is below what there can be"),
-        ({}, "color/a red bird-0.mp4 is there twice"),
-        ({"name": "a red bird-1.mp4"}, "entry 0 with seed 7 is there twice in color"),
+        ({}, "color/a red bird-0.mp4 is listed twice"),
+        ({"name": "a red bird-1.mp4"}, "entry 0 with seed 7 is listed twice in color"),
     ],
 )
 def test_the_list_of_an_export_is_checked(tmp_path: Path, suite: Suite, change: dict[str, object], rule: str) -> None:
@@ -170,9 +176,9 @@ def test_foreign_results_are_refused(tmp_path: Path, suite: Suite) -> None:
     results = tmp_path / "results.json"
     for content, message in (
         ({"speed": [1, []]}, "'speed' is not a VBench dimension"),
-        ({"color": 0.5}, r"color: it is not \[value, \[per clip"),
+        ({"color": 0.5}, r"color: the result is not \[value, \[per clip"),
         ({"color": [1, [{"video_path": "b/other-0.mp4", "video_results": 1}]]}, r"'other-0\.mp4' was not exported"),
-        ([], "it has no dimensions"),
+        ([], "the file of results is not an object with a dimension"),
     ):
         results.write_text(json.dumps(content), "utf-8")
         with pytest.raises(InputError, match=message):
@@ -190,10 +196,10 @@ def test_a_wrong_manifest_is_refused_with_every_mistake(tmp_path: Path, suite: S
     with pytest.raises(InputError) as caught:
         exchange.read_manifest(path, suite)
     assert [str(problem).removeprefix(f"{path}: ") for problem in caught.value.problems] == [
-        "record 1: entry 0 with seed 1 is there twice",
+        "record 1: entry 0 with seed 1 is listed twice in the manifest",
         "record 2: entry: 4 is not in the suite, which has 0 to 3",
         "record 3: seed: True is not a whole number",
-        "record 4: it has no video",
+        "record 4: the record has no video: the path of a file is needed",
     ]
     path.write_text(json.dumps([{**good, "video": "a.mov"}]), "utf-8")
     with pytest.raises(InputError, match=r"a\.mov is not an \.mp4"):
@@ -251,7 +257,7 @@ def test_nothing_is_written_over_or_through_a_link(tmp_path: Path) -> None:
     clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), odd)
     (tmp_path / "out/scene").mkdir(parents=True)
     (tmp_path / "out/scene/b-0.mp4").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"b-0\.mp4 is there already"):
+    with pytest.raises(InputError, match=r"b-0\.mp4 exists already"):
         exchange.export(clips, odd, ["scene"], tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*.mp4")] == ["b-0.mp4"]
     assert not (tmp_path / "elsewhere").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -203,42 +202,6 @@ def test_a_long_clip_that_is_scored_whole_is_marked(clip_of: ClipOf) -> None:
             patch.setattr("pipeline.scoring.extended.long_clips.LONG_FROM_S", limit)
             (found,) = score_clips([ClipToScore(clip)], metrics, Models())
         assert [LONG in score.details for score in found.scores.values()] == [marked, False]
-
-
-def test_i2v_subject_is_the_official_formula(models: Models, clip_of: ClipOf, tmp_path: Path) -> None:
-    """The oracle: the formula over features of pictures that are prepared here, one by one."""
-    dino = models.get("dino")
-    random = np.random.default_rng(3)
-    mean, deviation = (np.float32(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-
-    def feature(pixels: Any) -> Any:
-        normalised = (pixels.astype(np.float32) / 255 - mean) / deviation
-        with torch.no_grad():
-            answer = dino._model(torch.from_numpy(normalised.transpose(2, 0, 1))[None])[0].double()
-        return (answer / answer.norm()).numpy()
-
-    found = []
-    for name in CLIPS:
-        clip = clip_of(name)
-        size = (300, 225) if clip.width >= clip.height else (225, 300)
-        picture = Image.fromarray(random.integers(0, 256, (size[1] // 9, size[0] // 9, 3), np.uint8)).resize(size)
-        path = tmp_path / f"{name}.png"
-        picture.save(path)
-        (scored,) = score_clips(
-            [ClipToScore(clip.path, image=path)], [METRICS["vbench_i2v.i2v_subject"]], models
-        )  # fmt: skip
-        score = scored.scores["vbench_i2v.i2v_subject"]
-        if len(clip.frames) < 2:
-            assert score.reason == "needs at least 2 frames; this clip has 1"
-            continue
-        small = [side * 224 // min(size) for side in size]
-        given = feature(np.asarray(picture.resize(small, Image.Resampling.BILINEAR)))
-        frames = dino.features(clip).double().numpy()
-        like = max(max(0.0, float(given @ frame)) for frame in frames)
-        steps = [max(0.0, float(a @ b)) for a, b in itertools.pairwise(frames)]
-        assert score.score == pytest.approx(0.5 * like + 0.5 * sum(steps) / len(steps), abs=TOLERANCE), name
-        found.append(round(score.score or 0.0, 4))
-    assert len(set(found)) > len(found) / 2
 
 
 def test_a_picture_that_is_none_is_said(tmp_path: Path, models: Models) -> None:

@@ -101,10 +101,10 @@ def test_one_prompt_that_differs_says_nothing_of_the_spread() -> None:
     [
         ("common.ssim<=0.98", "higher is better: write common.ssim>=VALUE"),
         ("common.lpips>=0.1", "lower is better: write common.lpips<=VALUE"),
-        ("common.psnr>=140", "equal clips have 100, so nothing reaches 140"),
+        ("common.psnr>=140", "two equal clips have a score of 100, so that no clip can reach 140"),
         ("vbench.imaging_quality>=50", "write vbench.imaging_quality=LARGEST_LOSS"),
-        ("common.ssim>=nan", "a margin is NAME=VALUE with a number"),
-        ("common.ssim>=", "a margin is NAME=VALUE with a number"),
+        ("common.ssim>=nan", "a margin is NAME=VALUE, where VALUE is a number"),
+        ("common.ssim>=", "a margin is NAME=VALUE, where VALUE is a number"),
         ("common.ssim=0.1=2", "'common.ssim=0.1=2' is not a metric"),
         ("common.simm>=0.9", "'common.simm' is not a metric"),
     ],

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -214,3 +216,19 @@ def test_the_json_shape_is_the_references(weights_folder: Path, clip_of: Callabl
         "score": None,
         "details": {"reason": "needs at least 2 frames; this clip has 1"},
     }
+
+
+def test_a_clip_that_is_one_long_line_is_not_scored_by_models(models: Models, tmp_path: Path) -> None:
+    """It would be half a million pixels wide before DINO."""
+    with av.open(str(tmp_path / "line.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 1024, 2, "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((2, 1024, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    metrics = [METRICS[name] for name in ("checks.black", "vbench.subject_consistency", "vbench.imaging_quality")]
+    (found,) = score_clips([ClipToScore(tmp_path / "line.mkv")], metrics, models)
+    black, *others = found.scores.values()
+    assert black.score == 1.0
+    reason = "the clip is 1024x2; models look at clips whose one side is at most 16 times the other"
+    assert [score.reason for score in others] == [reason] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from pipeline.errors import NotFoundError, RefusedError
+from pipeline.errors import RefusedError
 from pipeline.media import sound as media_sound
 from pipeline.media.opening import UnreadableMediaError
 from pipeline.media.sound import read_sound
@@ -90,6 +91,30 @@ def film(path: Path, samples: Any, rate: int = RATE, channels: int = 1) -> Path:
             container.mux(track.encode(sound))
         container.mux(track.encode())
     return path
+
+
+@pytest.mark.parametrize("metric", ["sound.clap", "sound.word_error_rate"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sound_that_is_no_numbers_is_not_scored(
+    models: Models, whisper_folder: Path, metric: str, value: float, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / "clip.mkv"), "w", format="matroska") as container:
+        picture = container.add_stream("ffv1", rate=Fraction(8))
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        track = container.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")))
+        container.mux(picture.encode())
+        samples = tone(0.5, 440)
+        samples[1000:1010] = value
+        sound = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
+        sound.rate, sound.pts = RATE, 0
+        container.mux(track.encode(sound))
+        container.mux(track.encode())
+    used = models if metric == "sound.clap" else Models(Weights(whisper_folder.parent))
+
+    score = METRICS[metric].score(read_clip(tmp_path / "clip.mkv"), Context(used, 'a voice says "hello"'))
+
+    assert (score.score, score.reason) == (None, "its sound has samples that are not finite numbers")
 
 
 def test_the_likeness_is_that_of_transformers_own_forward(models: Models, folder: Path, tmp_path: Path) -> None:
@@ -161,11 +186,29 @@ def test_a_folder_that_is_no_clap_is_refused(folder: Path, tmp_path: Path) -> No
                 Models(Weights(tmp_path)).get("clap")
         assert caught.value.code == "eval_weights_wrong"
         (tmp_path / name).rename(target / name)
-    store = Weights(tmp_path)
-    with pytest.raises(
-        NotFoundError, match="is a folder of the hub, not one file: `hf download laion/clap-htsat-unfused"
-    ):
-        store.pull("clap-htsat-unfused")
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "[" * 5000, '{"audio_config": 3}', '{"audio_config": {"depths": "x"}}', '{"model": 1}'],
+)
+def test_a_damaged_file_of_a_folder_is_wrong_weights_or_does_not_matter(
+    folder: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    target = Path(shutil.copytree(folder, tmp_path / folder.name))
+    (target / name).write_text(content)
+    models = Models(Weights(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = []
+        for _ in range(2):  # it is read once, and not again for each clip
+            try:
+                models.get("clap")
+            except RefusedError as error:  # some of these files are as good as none
+                errors.append(error)
+    assert all(error.code == "eval_weights_wrong" and str(target) in str(error) for error in errors)
+    assert len(errors) in (0, 2)
 
 
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|nospeech|>")

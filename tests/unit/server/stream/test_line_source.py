@@ -187,6 +187,33 @@ def test_a_segment_that_is_asked_for_while_its_client_leaves_keeps_the_session(l
     assert line.view(ID).ended_at is None
 
 
+def test_what_the_client_before_asked_for_is_found_or_refused(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sessions.update_extra
+
+    async def run() -> None:
+        before, after = source_of(line), source_of(line)
+        await assigned(line, before, opening())
+
+        def late(*arguments: Any, **options: Any) -> None:
+            line.ask(ID, 0, "what the one before asks for in the last moment")
+            real(*arguments, **options)
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(sessions, "update_extra", late)
+            found = await assigned(line, after, opening(resume=True))
+        assert [each.index for each in found.pending] == [0]
+
+        # What it asks for later is refused, so that it cannot take the place of what this one asks for
+        with pytest.raises(SourceError, match="another client's now"):
+            await before.announce(SegmentRequest(1, "too late"))
+        await after.announce(SegmentRequest(1, "a fox"))
+
+    asyncio.run(run())
+    assert [each.prompt for each in line.view(ID).segments][1:] == ["a fox"]
+
+
 def test_a_session_that_has_ended_is_not_gone_on_with_though_its_gpu_is_still_reserved(line: SessionLine) -> None:
     async def run() -> None:
         await assigned(line, source_of(line), opening())

@@ -6,11 +6,15 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.settings import load_settings
+from pipeline.wiring import StageModels
 from server.stream.prompts import ConfiguredPrompts
+from server.stream.source import SourceError
 from tests.unit.pipeline.enhancers.llm_server import KEY, KEY_VARIABLE, LLMServer, answers, says, server
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.server.stream.clients import INIT, Server, mock, prompt
@@ -111,12 +115,12 @@ def test_without_a_language_model_what_needs_one_is_refused() -> None:
 def test_slow_models_keep_nothing_else_from_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
-    def slow(*_: object) -> str:
+    def slow(*_: object) -> Any:
         assert go_on.wait(60)
-        return ""
+        return SimpleNamespace(content="")
 
-    for name in ("_written", "_screen"):
-        monkeypatch.setattr(ConfiguredPrompts, name, slow)
+    monkeypatch.setattr(StageModels, "enhancer", SimpleNamespace(enhance=slow))
+    monkeypatch.setattr(ConfiguredPrompts, "_screen", slow)
     prompts = ConfiguredPrompts(load_settings())
 
     async def run() -> None:
@@ -130,3 +134,16 @@ def test_slow_models_keep_nothing_else_from_its_thread(monkeypatch: pytest.Monke
 
     asyncio.run(run())
     prompts.close()
+
+
+def test_a_window_of_prompts_is_one_answer_or_a_reason(site: Server, server: LLMServer) -> None:
+    desk = site.service.prompts
+    server.answer = says("1. A door at night.\n2. A moon at night.")
+    assert asyncio.run(desk.rewrite_window(["a door", "a moon"], "at night", None)) == [
+        "A door at night.",
+        "A moon at night.",
+    ]
+    assert len(server.requests) == 1
+    with pytest.raises(SourceError, match="2 prompts, and 3 were asked for") as refused:
+        asyncio.run(desk.write_window("a door", 3, None))
+    assert (refused.value.code, refused.value.fatal) == ("upstream_timeout", False)

@@ -1,17 +1,15 @@
 """Whisper (Radford et al. 2023): what is said in a sound, by transformers' model, without chance."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
-from transformers.utils import logging as transformers_logging
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from pipeline.errors import RefusedError
-from pipeline.scoring.models.clap import windows
+from pipeline.scoring.models.sound.clap import windows
+from pipeline.scoring.models.sound.folder import load_folder
 from pipeline.scoring.weights import FoundWeights
 
 WINDOW_S = 30
@@ -45,23 +43,7 @@ class Whisper:
 
 def load(weights: Sequence[FoundWeights], device: str) -> Whisper:
     """Load from a folder as on the hub. Raises RefusedError, code ``eval_weights_wrong``."""
-    folder = weights[0].path.parent
-    transformers_logging.disable_progress_bar()
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise _wrong(folder, "it has no tokenizer.json or vocab.json")
-    try:
-        model, report = WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-        features = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise _wrong(folder, str(error).strip().splitlines()[0]) from error
-    lost = sorted(map(str, [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]))
-    if lost:
-        raise _wrong(folder, f"its tensors are not Whisper's, by {lost[0]} ({len(lost)} differ)")
-    return Whisper(model.eval().to(device), features, tokenizer, device)
-
-
-def _wrong(folder: Path, why: str) -> RefusedError:
-    return RefusedError(f"weights {folder}: {why}", code="eval_weights_wrong")
+    model, features, tokenizer = load_folder(
+        weights[0], WhisperForConditionalGeneration, WhisperFeatureExtractor, "Whisper"
+    )
+    return Whisper(model.to(device), features, tokenizer, device)

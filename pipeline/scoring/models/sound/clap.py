@@ -1,7 +1,6 @@
 """CLAP (Wu et al. 2023): likeness of a sound and a text, by transformers' ``ClapModel``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
-from transformers.utils import logging as transformers_logging
+from transformers import ClapFeatureExtractor, ClapModel
 
-from pipeline.errors import RefusedError
+from pipeline.scoring.models.sound.folder import load_folder, wrong
 from pipeline.scoring.weights import FoundWeights
 
 WINDOW_S = 10
@@ -57,27 +55,8 @@ def windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float3
 
 def load(weights: Sequence[FoundWeights], device: str) -> Clap:
     """Load from a folder as on the hub. Raises RefusedError, code ``eval_weights_wrong``."""
-    folder = weights[0].path.parent
-    transformers_logging.disable_progress_bar()
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise _wrong(folder, "it has no tokenizer.json or vocab.json: without a vocabulary every word is the same")
-    try:
-        model, report = ClapModel.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-        features = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise _wrong(folder, str(error).strip().splitlines()[0]) from error
-    buffers = tuple(name.rpartition(".")[2] for name, _ in model.named_buffers())  # older files have position ids
-    extra = [name for name in report["unexpected_keys"] if name.rpartition(".")[2] not in buffers]
-    lost = sorted(map(str, [*report["missing_keys"], *extra, *report["mismatched_keys"]]))
-    if lost:
-        raise _wrong(folder, f"its tensors are not CLAP's, by {lost[0]} ({len(lost)} differ)")
+    model, features, tokenizer = load_folder(weights[0], ClapModel, ClapFeatureExtractor, "CLAP")
     if getattr(model.config.audio_config, "enable_fusion", False):
-        raise _wrong(folder, "it is a CLAP with fusion, which hears long sounds otherwise: take an unfused one")
-    return Clap(model.eval().to(device), features, tokenizer, device)
-
-
-def _wrong(folder: Path, why: str) -> RefusedError:
-    return RefusedError(f"weights {folder}: {why}", code="eval_weights_wrong")
+        folder = weights[0].path.parent
+        raise wrong(folder, "it is a CLAP with fusion, which hears long sounds otherwise: take an unfused one")
+    return Clap(model.to(device), features, tokenizer, device)
