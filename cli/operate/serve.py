@@ -60,9 +60,8 @@ def serve(
     for notice in file.notices:
         output.notice(f"{config}: {notice}")
     settings, origins = file.settings(settings_of(ctx)), _origins(allow_origin or [])
-    if settings.solo or mock:
-        purpose = "what encodes the streams of a mock" if mock else "what makes the clips of a server in solo mode"
-        extras.require(extras.GENERATE, purpose=purpose)
+    if settings.solo and not mock:
+        extras.require(extras.GENERATE, purpose="what makes the clips of a server in solo mode")
     port = port if port is not None else file.server.port if file.server.port is not None else _PORT
     listener = listen(host or file.server.host or _HOST, port)
     if mock:

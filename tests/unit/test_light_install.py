@@ -1,5 +1,8 @@
 """What submits, serves out results and looks after a line imports nothing that only makes or scores clips."""
 
+import base64
+import io
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageCms
+from websockets.sync.client import connect
 
 from cli.main import run
 from pipeline import extras
@@ -46,7 +50,7 @@ doctor
 rerun JOB
 """
 """Commands of people who have no model on their machine; JOB is a job of the first batch."""
-PROGRAM = """
+REFUSE = """
 import sys
 from importlib.machinery import ModuleSpec
 
@@ -62,6 +66,8 @@ class Refuse:
 
 REFUSED = frozenset(sys.argv[1].split(","))
 sys.meta_path.insert(0, Refuse())
+"""
+PROGRAM = f"""{REFUSE}
 import vgen
 from cli.main import run
 from pipeline import extras
@@ -80,15 +86,29 @@ for line in sys.stdin:
         with Database(load_settings().effective_database_url).reading() as session:
             job = session.query(Job.id).first()[0]
 """
+SERVE_ALONE = f"""{REFUSE}
+import sys
+from cli.main import run
+from pipeline import extras
+
+extras._installed = lambda distribution: distribution in sys.argv[2].split(",")
+sys.exit(run(["serve", "--mock", "--port", "0"]))
+"""
 _MODULES = {"fasttext-predict": "fasttext", "python-multipart": "python_multipart"}
 
 
-def brought_by_extras() -> set[str]:
-    """The modules that only extras install: all that an installation without them cannot import."""
+def brought_by_extras(*, but: str = "") -> set[str]:
+    """The modules that only extras install: what an installation without them, or with only one, cannot import."""
+    brought = distributions()
+    extra = {name for each, names in brought.items() if each != "dev" for name in names}
+    return {_MODULES.get(name, name.replace("-", "_")) for name in extra - brought[""] - brought.get(but, set())}
+
+
+def distributions() -> dict[str, set[str]]:
+    """What each extra brings; under an empty name what is always installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    base = {_name(line) for line in project["dependencies"]}
-    extra = {_name(line) for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines}
-    return {_MODULES.get(name, name.replace("-", "_")) for name in extra - base}
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: {_name(line) for line in lines} for extra, lines in lists.items()}
 
 
 def _name(requirement: str) -> str:
@@ -104,7 +124,7 @@ def test_light_commands_import_nothing_that_only_extras_install(tmp_path: Path) 
     assert {"torch", "diffusers", "transformers", "av", "imageio_ffmpeg", "fastapi"} <= refused
 
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROGRAM}", ",".join(refused)],
+        _python(PROGRAM, refused),
         input=LIGHT.strip(),
         capture_output=True,
         text=True,
@@ -119,6 +139,45 @@ def test_light_commands_import_nothing_that_only_extras_install(tmp_path: Path) 
     expected = {"doctor": "1"}  # in solo mode it says that nothing here makes clips
     wrong = [line for code, kind, line in ends if (code, kind) != (expected.get(line, "0"), "light")]
     assert not wrong, done.stderr
+
+
+def test_a_mock_streams_where_the_serve_extra_alone_is_installed(tmp_path: Path) -> None:
+    refused = brought_by_extras(but="serve")
+    assert {"torch", "diffusers", "transformers"} <= refused
+    assert not {"av", "imageio_ffmpeg", "fastapi"} & refused
+    command = _python(SERVE_ALONE, refused, distributions()["serve"])
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        try:
+            assert server.stderr is not None
+            said = server.stderr.readline()
+            address = re.search(r"http://(127\.0\.0\.1:\d+) \(mock", said)
+            assert address is not None, said + server.stderr.read()
+            received = _streamed(address[1])
+        finally:
+            server.terminate()
+
+    assert received[-1] == "ltx2_stream_complete"
+    assert received.count("fragment") >= 2
+
+
+def _streamed(address: str) -> list[str]:
+    """The kinds of what a session of one segment with a picture sends."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(picture, "PNG")
+    image = {"type": "image", "mime": "image/png", "data": base64.b64encode(picture.getvalue()).decode()}
+    received: list[str] = []
+    with connect(f"ws://{address}/v1/stream") as socket:
+        socket.send(json.dumps({"type": "session_init_v2", "single_clip_mode": True, "initial_image": image}))
+        socket.send(json.dumps({"type": "segment_prompt_source", "prompt": "a fox"}))
+        for message in socket:
+            received.append("fragment" if isinstance(message, bytes) else json.loads(message)["type"])
+    return received
+
+
+def _python(program: str, *names: set[str]) -> list[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"
+    return [sys.executable, "-P", "-c", code, *(",".join(sorted(each)) for each in names)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Baselines outlive an upgrade of the scorer: their clips are still there, and are scored again as the night's were.
+"""Score the clips of a baseline again after an upgrade of the scorer, so that a night can be compared with it.
 
 Both kinds of scores stay as rows, each with its fingerprint.
 """
@@ -23,15 +23,15 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A run to compare with whose scores were made otherwise than the night's."""
+    """A baseline whose scores were computed by another scorer than the night's."""
 
     run_id: str
     before: Mapping[str, Any]
-    """How its scores were made, by metric."""
+    """How its scores were computed, by metric."""
 
 
 def scorers(records: Records) -> dict[str, list[Any]]:
-    """The different ways in which each metric's scores were made; what a score is compared with is no part of them."""
+    """The different scorers of each metric's scores, but for metrics that compare clips with a baseline's."""
     ways: dict[str, dict[str, Any]] = {}
     for record in records:
         for name, score in record["scores"].items():
@@ -43,7 +43,7 @@ def scorers(records: Records) -> dict[str, list[Any]]:
 
 
 def stale(candidate: Records, baselines: Sequence[tuple[str, Records]]) -> list[Stale]:
-    """The runs whose scores cannot be compared with the night's, and by which metrics."""
+    """The baselines whose scores cannot be compared with the night's, with the metrics concerned."""
     now = {name: ways for name, ways in scorers(candidate).items() if len(ways) == 1}
     found = []
     for run_id, records in baselines:
@@ -54,7 +54,7 @@ def stale(candidate: Records, baselines: Sequence[tuple[str, Records]]) -> list[
 
 
 def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]:
-    """Begin the runs that score them again for this night, once for each; those that are there already too."""
+    """Begin an evaluation run that scores each of them again, unless this night has one already; all of these runs."""
     begun = {(run.suite or {})["rescored"]: run for run in of_night(session, night)}
     for one in found:
         if one.run_id in begun:
@@ -72,12 +72,12 @@ def of_night(session: Session, night: str) -> list[EvalRun]:
 
 
 def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
-    """Those that are still open."""
+    """The runs among them that are still open."""
     return [run for run in rescores if run.state is EvalState.OPEN]
 
 
 def lost(rescores: Sequence[EvalRun], candidate: Records, baselines: Sequence[tuple[str, Records]]) -> set[str]:
-    """Baselines that could not all be scored again as the night was: they are compared with no more.
+    """The ids of baselines that could not all be scored again as the night was: they are left out.
 
     Of some a clip was gone, others met a worker without the weights, or one of yet another release.
     """
@@ -87,7 +87,7 @@ def lost(rescores: Sequence[EvalRun], candidate: Records, baselines: Sequence[tu
 
 
 def as_json(rescores: Sequence[EvalRun], candidate: Records, gone: Collection[str]) -> list[dict[str, Any]]:
-    """For the verdict: which runs were scored again, by whom before and by whom now; ``gone`` is of ``lost``."""
+    """For the verdict: which runs were scored again, and their scorers before and now; ``gone`` is of ``lost``."""
     now = scorers(candidate)
     return [
         {
@@ -104,19 +104,19 @@ def as_json(rescores: Sequence[EvalRun], candidate: Records, gone: Collection[st
 
 
 def remarks(rescores: Sequence[EvalRun], gone: Collection[str]) -> list[str]:
-    """What a reader of the report is told, a sentence each; ``gone`` is of ``lost``."""
-    said = []
+    """A sentence for each baseline that was scored again, for the report; ``gone`` is of ``lost``."""
+    sentences = []
     for run in rescores:
         suite = run.suite or {}
         names = ", ".join(suite["before"])
         if suite["rescored"] not in gone:
-            said.append(
-                f"Run {suite['rescored']} was scored again by this night's scorer ({names}): its scores were made by "
-                "another. Both are kept."
+            sentences.append(
+                f"Run {suite['rescored']} was scored again by this night's scorer ({names}), as its scores were "
+                "computed by another one. Both scores are kept."
             )
         else:
-            said.append(
-                f"Run {suite['rescored']} could not be scored again in full ({names}): it is not compared with. "
-                f"`vgen eval scores {run.id}` shows why."
+            sentences.append(
+                f"Run {suite['rescored']} is left out of the baseline, as not all of its clips could be scored again "
+                f"({names}). `vgen eval scores {run.id}` shows why."
             )
-    return said
+    return sentences

@@ -129,7 +129,7 @@ def _printable(text: str) -> str:
 
 
 def made(site: Site, text: str) -> tuple[str, str]:
-    """A batch of a blocked clip and a scored one, and its evaluation, whose texts are all this one; batch and scored job."""
+    """A batch of a blocked and a scored clip, with its evaluation, all of this text; the batch and the scored job."""
     lines = [
         {
             **LINES[0],
