@@ -116,7 +116,7 @@ def remarks(rescores: Sequence[EvalRun], gone: Collection[str]) -> list[str]:
             )
         else:
             sentences.append(
-                f"Run {suite['rescored']} is left out of the baseline, as not all of its clips could be scored again "
-                f"({names}). `vgen eval scores {run.id}` shows why."
+                f"Run {suite['rescored']} could not be scored again in full ({names}): it is not compared with. "
+                f"`vgen eval scores {run.id}` shows why."
             )
     return sentences
