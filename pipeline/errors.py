@@ -82,14 +82,14 @@ MAX_PROBLEMS_SHOWN = 60
 
 
 class InputError(VgenError):
-    """The user's input is wrong. ``problems`` holds every mistake found, not only the first."""
+    """The user's input is wrong. ``problems`` holds every mistake found, each once."""
 
     code = "input_invalid"
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         if isinstance(problems, str):
             problems = [Problem(problems)]
-        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(problems))
         lines = [str(problem) for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
         more = len(self.problems) - len(lines)
         super().__init__("\n".join([*lines, f"and {more} more problems"] if more else lines))

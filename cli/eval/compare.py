@@ -11,7 +11,7 @@ from cli import output
 from cli.context import settings_of
 from cli.eval.likeness import ClipFiles, strips, with_likeness
 from cli.eval.run_sources import read_run
-from cli.eval.weights import WeightsOption, weights_of
+from cli.eval.weights import WeightsOption, notices, weights_of
 from cli.options import Json
 from pipeline import extras
 from pipeline.errors import InputError, Problem
@@ -152,7 +152,7 @@ def _ready(chosen: list[Metric], gated: list[str], models: Models) -> tuple[list
     if not likenesses:
         return chosen, []
     extras.require(extras.EVAL, purpose="what compares clips")
-    problems, ready = [], []
+    problems, ready, left_out = [], [], []
     for metric in likenesses:
         missing = "; ".join(models.weights.where(name) for name in registry.readiness(metric, models.weights).missing)
         if not missing:
@@ -160,7 +160,8 @@ def _ready(chosen: list[Metric], gated: list[str], models: Models) -> tuple[list
         elif metric.name in gated:
             problems.append(Problem(f"{metric.name}: weights missing: {missing}", field="--margin"))
         else:
-            output.notice(f"left out: {metric.name}: weights missing: {missing}")
+            left_out.append(f"left out: {metric.name}: weights missing: {missing}")
+    notices(left_out)
     if problems:
         raise InputError(problems)
     return [metric for metric in chosen if metric.perfect is None or metric in ready], ready

@@ -69,8 +69,12 @@ def nightly(
     with open_database(settings, upgrade=True) as database:
         run_id, batch_id = work.submit(database, settings, plan)
         if not work.has_baseline(database, run_id):
-            for sentence in [*work.other_options(database, run_id), *work.before_the_night(plan)]:
+            for sentence in work.other_options(database, run_id):
                 output.notice(sentence)
+            if sentences := work.before_the_night(plan, settings):
+                output.notice("What this suite can detect:")
+            for sentence in sentences:
+                output.notice(f"- {sentence}")
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
         storage = make_storage(settings)

@@ -405,6 +405,15 @@ def test_a_night_says_which_nights_had_other_options_and_what_changed(
     assert "had other options" not in outcome.err
 
 
+def test_what_a_night_can_detect_names_no_metric_that_cannot_be_computed_here(settings: Settings) -> None:
+    plan = nightly.with_options(nightly.Plan.of_settings(settings), metrics=(FLICKER, "common"))
+    text = "\n".join(nightly.before_the_night(plan, settings))
+    assert [name in text for name in (FLICKER, "common.psnr", "common.lpips")] == [True, True, False]
+    # A cluster's workers may have the weights that this process lacks
+    cluster = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1"})
+    assert "common.lpips" in "\n".join(nightly.before_the_night(plan, cluster))
+
+
 def test_a_regressed_night_says_which_option_repeats_it() -> None:
     regressed = Comparison("before", "after", State.REGRESSED, advice(State.REGRESSED), (), 0, 0.05)
     assert with_repeat_option(regressed).advice == (

@@ -230,6 +230,9 @@ def test_a_run_is_not_compared_with_itself(
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
     assert "there is no evaluation run yet" in vgen("eval", "compare", "latest", "latest").err
     run_id, _ = _night(settings, database)
+
+    # One that is still open is not the latest: it has no clips yet
+    nightly.submit(database, settings, nightly.Plan.of_settings(settings))
     for baseline in (run_id, "latest"):
         outcome = vgen("eval", "compare", baseline, "latest")
         assert (outcome.code, f"are both evaluation run {run_id}: give two different runs" in outcome.err) == (2, True)
