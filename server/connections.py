@@ -6,11 +6,14 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from server.errors import error_body
 
 HEAD_S = 15.0
 """A client has so long for the head of a request: who drips it byte by byte holds no connection."""
+STOPPING = 1012
+"""The close code of a server that stops: RFC 6455's registry calls it a service restart."""
 
 
 class Connection(H11Protocol):
@@ -59,4 +62,18 @@ class Connection(H11Protocol):
         ]
         for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """A WebSocket, whose client is told why it is closed when the server stops."""
+
+    def shutdown(self) -> None:
+        if self.close_sent or not self.handshake_complete:
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": STOPPING})
+        self.conn.send_close(STOPPING, "server_stops")
+        self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from db.session import Database
 from pipeline.settings import Settings
 from server.app import create_app, create_mock_app
-from server.connections import Connection
+from server.connections import Connection, Socket
 from server.stream import ServeFile, StreamService
 from server.stream.limits import MAX_INIT_BYTES
 from service.keys import KeyRule
@@ -64,7 +64,7 @@ def _answer(app: ASGIApp, settings: Settings, listener: socket.socket, stopping:
     config = uvicorn.Config(
         app,
         http=Connection,
-        ws="websockets-sansio",
+        ws=Socket,
         ws_max_size=MAX_INIT_BYTES,
         ws_per_message_deflate=False,  # pictures are compressed already, and a small message may unpack to a huge one
         log_config=None,

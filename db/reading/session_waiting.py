@@ -11,6 +11,7 @@ from db.models import Batch, Reservation, StreamSession
 from db.reading.reasons import BatchFacts, Code, Needs, OpenStep, Reason, Situation, explain
 from db.reading.sessions import SessionFacts
 from db.reading.waiting import batch_facts
+from db.sessions.rows import LEFT_UNTIL, ends_at
 from pipeline.states import Stage
 
 AWAY_MS = 15_000
@@ -32,16 +33,16 @@ def why_no_gpu(session: Session, facts: SessionFacts, now: Situation) -> Reason 
 
 def _reserved_for_others(session: Session, now: Situation) -> Reason | None:
     query = (
-        select(StreamSession.last_seen, StreamSession.timeout_ms)
+        select(StreamSession)
         .join(Reservation, Reservation.session_id == StreamSession.id)
         .where(Reservation.ended_at.is_(None), StreamSession.ended_at.is_(None))
     )
-    others = session.execute(query).all()
+    others = session.scalars(query).all()
     if not others:
         return None
     gpus = sum(worker.gpu_type is not None for worker in now.at_work)
     text = f"{len(others)} of {gpus} GPUs are reserved for other sessions"
-    ends = [row.last_seen + row.timeout_ms for row in others if now.now - row.last_seen >= AWAY_MS]
+    ends = [ends_at(row) for row in others if LEFT_UNTIL in row.extra or now.now - row.last_seen >= AWAY_MS]
     if not ends:
         return Reason(Code.RESERVED, text, Needs.NOTHING)
     clock = datetime.fromtimestamp(min(ends) / 1000, UTC).strftime("%H:%M:%S UTC")

@@ -23,6 +23,8 @@ STREAM_MODE, SILENT_AUDIO = "stream_mode", "silent_audio"
 """The names in a session's ``extra`` under which it is kept how its newest client wants its live media."""
 VIEWER = "viewer"
 """The name in a session's ``extra`` under which its newest client is kept."""
+LEFT_UNTIL = "left_until"
+"""The name in a session's ``extra`` of the time (the database's milliseconds) at which it ends: its client left."""
 _OWNER_LOCK = 0x76676F77
 """The first key of the advisory locks of owners who open a session ("vgow")."""
 
@@ -126,6 +128,12 @@ def touch(session: Session, session_id: str) -> bool:
         .execution_options(synchronize_session=False)
     )
     return session.execute(seen).one_or_none() is not None
+
+
+def ends_at(row: StreamSession) -> int:
+    """The time at which the session ends unless it is heard of: the database's milliseconds."""
+    until = row.last_seen + row.timeout_ms
+    return min(until, int(row.extra.get(LEFT_UNTIL, until)))
 
 
 def end(session: Session, row: StreamSession, to: SessionState, reason: str) -> bool:

@@ -14,6 +14,8 @@ from pipeline.states import SESSION_ENDS, SessionState, StepState
 
 SILENT = "session_timeout"
 """The reason of a session's end of which nothing was heard for too long."""
+LEFT = "client_left"
+"""The reason of a session's end whose client said that it goes away, and did not come back in time."""
 OVER_BUDGET = "budget_reached"
 """The reason of a session's end whose budget is used up: nothing more is generated for it."""
 
@@ -32,7 +34,7 @@ def poll(session: Session, session_id: str) -> None:
         return
     if row.state not in SESSION_ENDS:
         _expire(session, row)
-    if row.end_reason == OVER_BUDGET and _is_over_budget(session, row.batch_id):
+    if row.end_reason == LEFT or (row.end_reason == OVER_BUDGET and _is_over_budget(session, row.batch_id)):
         settling.cancel_ungenerated(session, row)
     settling.settle(session, row)
 
@@ -42,9 +44,11 @@ def _expire(session: Session, row: StreamSession) -> None:
         rows.end(session, row, SessionState.ERROR, OVER_BUDGET)
         return
     now = session.scalars(select(now_ms())).one()
-    if now < row.last_seen + row.timeout_ms:
+    if now < rows.ends_at(row):
         return
-    if _is_at_work(session, row.batch_id):
+    if rows.LEFT_UNTIL in row.extra:
+        rows.end(session, row, SessionState.COMPLETE, LEFT)
+    elif _is_at_work(session, row.batch_id):
         row.last_seen = now
     else:
         rows.end(session, row, SessionState.TIMEOUT, SILENT)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from db import workers
 from db.models import LIVE_INDEX, Step, Worker
 from db.reading import gauges
+from db.reading.sessions import waiting_for_gpu
 from db.scheduling import capacity
 from pipeline.states import StepState
 
@@ -17,8 +18,8 @@ class GpuStatus(BaseModel):
     """One GPU worker."""
 
     ready: bool = Field(description="Whether it takes clips now; one that holds no preset loads that of the next.")
-    available: bool = Field(description="Whether it is ready and makes no clip.")
-    client_count: int = Field(description="Clips that it makes at this moment.")
+    available: bool = Field(description="Whether it is ready, makes no clip and is reserved for no session.")
+    client_count: int = Field(description="Whom it works for: the session that it is reserved for, or its clips.")
     current_model_id: str | None = Field(description="The preset whose model it holds.")
     process_alive: bool = Field(description="Always true: a worker that was not seen for 30 s is not listed.")
     warmup_enabled: bool = Field(description="Always true: a model is warm before its worker is ready.")
@@ -36,15 +37,16 @@ class PoolStatus(BaseModel):
     warmup_enabled: bool = True
     warmup_successful_gpus: int
     warmup_failed_gpus: int
-    queue_size: int = Field(description="Clips that wait for a GPU.")
-    active_sessions: int = Field(description="Clips that are made at this moment.")
+    queue_size: int = Field(description="Clips and sessions that wait for a GPU.")
+    active_sessions: int = Field(description="Sessions that have a GPU, and clips of others that are made now.")
     gpu_status: dict[str, GpuStatus]
 
 
 def status(session: Session) -> PoolStatus:
     """Read the workers' rows."""
     now = workers.now(session)
-    busy = _busy(session)
+    reserved = capacity.reserved_workers(session)
+    busy = {**_busy(session), **dict.fromkeys(reserved, 1)}
     gpus = {
         worker.name: _gpu(worker, busy.get(worker.name, 0), now)
         for worker in workers.alive(session)
@@ -56,20 +58,20 @@ def status(session: Session) -> PoolStatus:
         available_gpus=sum(gpu.available for gpu in gpus.values()),
         warmup_successful_gpus=sum(gpu.warmup_success for gpu in gpus.values()),
         warmup_failed_gpus=sum(gpu.warmup_error is not None for gpu in gpus.values()),
-        queue_size=gauges.waiting_for_a_gpu(session),
+        queue_size=gauges.waiting_for_a_gpu(session) + len(waiting_for_gpu(session)),
         active_sessions=sum(gpu.client_count for gpu in gpus.values()),
         gpu_status=gpus,
     )
 
 
-def _gpu(worker: Worker, clips: int, now: int) -> GpuStatus:
+def _gpu(worker: Worker, clients: int, now: int) -> GpuStatus:
     ready = (worker.assigned_preset is None or capacity.ready(worker, now)) and not worker.draining
     assigned = worker.assigned_preset or ""
     failure = (worker.failed_presets or {}).get(assigned) if assigned in capacity.failed(worker, now) else None
     return GpuStatus(
         ready=ready,
-        available=ready and clips == 0,
-        client_count=clips,
+        available=ready and clients == 0,
+        client_count=clients,
         current_model_id=worker.loaded,
         process_alive=True,
         warmup_enabled=True,

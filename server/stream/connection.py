@@ -140,7 +140,9 @@ class Connection(ABC):
         session.end(end.state)
         if self._source is not None:
             try:
-                await self._source.close(client_left=end.client_left, state=end.state, reason=end.reason)
+                await self._source.close(
+                    client_left=end.client_left, state=end.state, reason=end.reason, kept_s=end.kept_s
+                )
             except Exception:
                 logger.exception("a session was not closed", extra={"session_id": session.id})
         with contextlib.suppress(Exception):

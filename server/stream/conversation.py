@@ -83,17 +83,21 @@ class Conversation(Connection):
         except InitImageError as error:
             raise refused_init(str(error)) from None
         state = _state_of(init.continuation_state)
+        await self._tell_misspelt(init)
         self._begin(init)
+        said = {"mode": "stream_mode" in init.model_fields_set, "silent_audio": init.silent_audio is not None}
         return Opening(
             session_id=self._session.id,
             owner=self._caller.owner,
             key_id=self._caller.key_id,
             client_id=init.client_id,
+            preset_label=init.preset_label,
             preset=init.preset or self._service.preset,
             image=image,
             state=state,
             mode=self._session.stream_mode,
             silent_audio=config.silent_audio if init.silent_audio is None else init.silent_audio,
+            unsaid=frozenset(name for name, is_said in said.items() if not is_said),
             segment_cap=self._cap,
             timeout_s=config.session_timeout_seconds,
             resume=init.session_id is not None,
@@ -142,9 +146,12 @@ class Conversation(Connection):
                     raise InvalidMessageError("binary messages are not read; send JSON as text")
                 if (problem := too_long(text)) is not None:
                     raise InvalidMessageError(problem)
-                await self._apply(m.CLIENT_MESSAGES.of_text(text))
+                message = m.CLIENT_MESSAGES.of_text(text)
+                await self._tell_misspelt(message)
+                await self._apply(message)
             except InvalidMessageError as error:
-                await self._outbox.put(error_message("invalid_message", str(error), retryable=True))
+                said = error_message("invalid_message", str(error), retryable=True, prompt=error.prompt)
+                await self._outbox.put(said)
 
     async def _switch_off_what_cannot_be(self) -> None:
         for name in ("enhancement_enabled", "auto_extension_enabled"):
@@ -178,8 +185,15 @@ class Conversation(Connection):
                 await self._send_alternatives(message)
             case m.StopSession():
                 raise endings.stopped()
+            case m.LeaveSession():
+                raise endings.leaves(message.seconds)
         if not isinstance(message, m.SnapshotState | m.RewritePrompt):
             self._prompts.changed()
+
+    async def _tell_misspelt(self, message: m.ClientMessage) -> None:
+        for name, hint in message.misspelt().items():
+            text = f"{name}: is not a field of {message.type}, and is not read: {hint}"
+            await self._outbox.put(m.FieldIgnored(message_type=message.type, field=name, message=text))
 
     def _if_written(self, enabled: bool) -> bool:
         """Raises InvalidMessageError: it is switched on, and nothing here writes prompts."""
@@ -210,7 +224,6 @@ class Conversation(Connection):
     async def _make(self, opening: Opening) -> None:
         """Bind a GPU, and have segments made until there may be no more. Raises Ending, SourceError."""
         source = self._source = self._service.make_source()
-        await self._outbox.put(m.QueueStatus(position=0, queue_depth=0, session_id=self._session.id))
         assigned: Assigned | None = None
         waiting: Waiting | None = None
         try:
@@ -219,7 +232,7 @@ class Conversation(Connection):
                     if waiting is None:  # the source has found the session to be this owner's
                         self._displace_before()
                         self._service.watched[self._session.id] = self
-                    await self._place(place)
+                    await self._place(place, at_once=waiting is None)
                     if isinstance(place, Assigned):
                         assigned = place
                     else:
@@ -228,7 +241,8 @@ class Conversation(Connection):
             raise no_gpu_in_time(opening.timeout_s, waiting) from None
         assert assigned is not None, "a source ends its opening with a GPU"
         first = assigned.next_segment + len(assigned.pending)
-        cap = self._cap if assigned.ended is None else first
+        own_cap = self._cap if assigned.segment_cap is None else assigned.segment_cap
+        cap = own_cap if assigned.ended is None else first
         preparing = asyncio.create_task(self._prompts.run(first, cap, source.announce))
         try:
             teller = SegmentTeller(self._session, self._outbox.put, assigned)
@@ -241,7 +255,8 @@ class Conversation(Connection):
             await asyncio.gather(preparing, return_exceptions=True)
         raise endings.cap_reached() if assigned.ended is None else endings.ended_before(assigned.ended)
 
-    async def _place(self, place: Waiting | Assigned) -> None:
+    async def _place(self, place: Waiting | Assigned, *, at_once: bool) -> None:
+        """Tell the client its place in the queue, or its GPU: ``at_once`` where it had no place before."""
         session, put = self._session, self._outbox.put
         if isinstance(place, Waiting):
             if session.state is SessionState.INITIALIZING:
@@ -250,11 +265,14 @@ class Conversation(Connection):
             why = {} if place.reason is None else {"reason": place.reason.code, "message": place.reason.text}
             await put(m.QueueStatus(**place_of, **why))
             return
+        if at_once:
+            await put(m.QueueStatus(position=0, queue_depth=0, session_id=session.id))
         session.transition(SessionState.GPU_BINDING)
         session.gpu_id, session.segment_idx = place.gpu_id, place.next_segment
         timeout_s = self._service.config.session_timeout_seconds
         named = {"session_id": session.id, "gpu_name": place.gpu_name, "gpu_type": place.gpu_type}
-        await put(m.GpuAssigned(gpu_id=place.gpu_id, session_timeout=timeout_s, **named))
+        stored = place.next_segment + len(place.pending)
+        await put(m.GpuAssigned(gpu_id=place.gpu_id, session_timeout=timeout_s, stored_segments=stored, **named))
         session.transition(SessionState.ACTIVE)
         fps = int(place.fps) if place.fps == int(place.fps) else place.fps
         await put(

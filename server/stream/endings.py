@@ -28,10 +28,15 @@ class Ending(Exception):  # noqa: N818 - it is no error that a session ends
     reason: str
     messages: tuple[BaseModel, ...] = ()
     client_left: bool = False
+    kept_s: float | None = None
+    """How long the session waits for a client that left; None: as long as after a lost connection."""
 
 
-def error_message(code: m.ErrorCode, text: str, *, retryable: bool = False) -> m.ErrorMessage:
-    return m.ErrorMessage(code=code, message=redact(text), retryable=retryable)
+def error_message(
+    code: m.ErrorCode, text: str, *, retryable: bool = False, prompt: str | None = None
+) -> m.ErrorMessage:
+    """Return the message of an error; ``prompt`` is what the client sent, where the error is about that alone."""
+    return m.ErrorMessage(code=code, message=redact(text), retryable=retryable, prompt=prompt)
 
 
 def rejected(text: str) -> Ending:
@@ -93,6 +98,11 @@ def client_gone(code: int = NORMAL) -> Ending:
     """The connection is closed, with that code of the socket's: by the client, or because the server stops."""
     reason = "server_stops" if code == RESTART else CLIENT_LEFT
     return Ending(SessionState.COMPLETE, NORMAL, reason, client_left=True)
+
+
+def leaves(seconds: float) -> Ending:
+    """The client goes away, and says how long its session shall wait for it."""
+    return Ending(SessionState.COMPLETE, NORMAL, CLIENT_LEFT, client_left=True, kept_s=seconds)
 
 
 def no_writer(field: str) -> str:

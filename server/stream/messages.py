@@ -114,6 +114,13 @@ class StopSession(FromClient):
     type: Literal["stop_session"]
 
 
+class LeaveSession(FromClient):
+    """Added: the client goes away; the session ends unless it, or another, comes for it within ``seconds``."""
+
+    type: Literal["leave_session"]
+    seconds: float = Field(30, ge=0, le=3600)
+
+
 ClientMessage = Annotated[
     SessionInitV2
     | SegmentPromptSource
@@ -124,7 +131,8 @@ ClientMessage = Annotated[
     | GenerationPausedUpdated
     | SnapshotState
     | RewritePrompt
-    | StopSession,
+    | StopSession
+    | LeaveSession,
     Field(discriminator="type"),
 ]
 
@@ -146,6 +154,7 @@ class GpuAssigned(wire.GpuAssigned):
     session_id: str | None = Field(None, description="Added: names the session to whoever comes back to it.")
     gpu_name: str | None = Field(None, description="Added: the name of the worker that has the GPU.")
     gpu_type: str | None = Field(None, description="Added: on another type of GPU, frames may differ.")
+    stored_segments: int | None = Field(None, description="Added: so many segments have stored prompts.")
 
 
 class StreamStart(FromServer):
@@ -237,6 +246,15 @@ class PromptAlternatives(FromServer):
     latency_ms: int
 
 
+class FieldIgnored(FromServer):
+    """Added: a message had a field that is not known, but looks like a known one that is misspelt; it is not read."""
+
+    type: Literal["field_ignored"] = "field_ignored"
+    message_type: str
+    field: str
+    message: str
+
+
 class ErrorMessage(FromServer):
     """What went wrong, and whether it may go well later."""
 
@@ -244,6 +262,7 @@ class ErrorMessage(FromServer):
     code: ErrorCode = "internal_error"
     message: str
     retryable: bool = False
+    prompt: str | None = Field(None, description="Added: the prompt that it is about, as the client sent it.")
 
 
 ServerMessage = Annotated[
@@ -260,6 +279,7 @@ ServerMessage = Annotated[
     | SessionTimeout
     | ContinuationStateSnapshot
     | PromptAlternatives
+    | FieldIgnored
     | ErrorMessage,
     Field(discriminator="type"),
 ]

@@ -118,7 +118,8 @@ class MockSource:
 
     async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
         if opening.preset not in (None, PRESET):
-            raise SourceError("preset_mismatch", f"preset: {opening.preset!r} is not served here: use {PRESET!r}")
+            text = f"preset: {opening.preset!r} is not served here: use {PRESET!r}"
+            raise SourceError("preset_mismatch", text, retryable=False)
         if opening.resume:
             text = "session_id: a mock keeps no session; begin anew with its continuation_state"
             raise SourceError("session_rejected", text, retryable=False)
@@ -161,7 +162,7 @@ class MockSource:
     async def snapshot(self) -> ContinuationState | None:
         return self._state
 
-    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
+    async def close(self, *, client_left: bool, state: SessionState, reason: str, kept_s: float | None = None) -> None:
         if self._gpu is not None:
             gpu, self._gpu = self._gpu, None
             await self._gpus.release(gpu)

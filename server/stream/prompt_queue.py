@@ -63,7 +63,8 @@ class PromptQueue:
     def add(self, message: m.SegmentPromptSource) -> None:
         """Take a prompt of the client's. Raises InvalidMessageError: too many wait."""
         if len(self._sent) >= MAX_WAITING:
-            raise InvalidMessageError(f"prompt: {MAX_WAITING} prompts wait, which is the most; send it later")
+            text = f"prompt: {MAX_WAITING} prompts wait, which is the most; send it later"
+            raise InvalidMessageError(text, prompt=message.prompt)
         self._sent.append(_Wanted(message, time.monotonic()))
 
     def restart_seeds(self) -> None:
@@ -94,7 +95,7 @@ class PromptQueue:
                 except SourceError as error:
                     if error.fatal:
                         raise
-                    await self._tell(error)
+                    await self._tell(error, wanted)
                     ready = None
                 finally:
                     self.busy = False
@@ -148,7 +149,7 @@ class PromptQueue:
             for text in dict.fromkeys((message.prompt, prompt)):
                 await self._desk.screen(text)
         except SourceError as error:
-            await self._tell(error)
+            await self._tell(error, wanted)
             if wanted.from_loop:
                 others = [seed for seed in self._session.curated_prompts if seed != message.prompt]
                 self._session.curated_prompts = others
@@ -176,8 +177,9 @@ class PromptQueue:
             await self._put(endings.error_message(error.code, text, retryable=error.retryable))
             return message.prompt, message.source
 
-    async def _tell(self, error: SourceError) -> None:
-        await self._put(endings.error_message(error.code, error.message, retryable=error.retryable))
+    async def _tell(self, error: SourceError, refused: _Wanted | None = None) -> None:
+        prompt = None if refused is None else refused.message.prompt
+        await self._put(endings.error_message(error.code, error.message, retryable=error.retryable, prompt=prompt))
 
 
 def _message(prompt: str, source: m.PromptSource) -> m.SegmentPromptSource:

@@ -31,11 +31,14 @@ class Opening:
     owner: str
     key_id: str | None = None
     client_id: str | None = None
+    preset_label: str | None = None
     preset: str | None = None
     image: InitImage | None = None
     state: ContinuationState | None = None
     mode: Mode = Mode.AV_FMP4
     silent_audio: bool = False
+    unsaid: frozenset[str] = frozenset()
+    """Which of ``mode`` and ``silent_audio`` the client did not say: a session that it comes back to keeps its own."""
     segment_cap: int = 6
     timeout_s: float = 300
     resume: bool = False
@@ -87,6 +90,8 @@ class Assigned:
     pending: tuple[SegmentRequest, ...] = ()
     """Segments from there on that were asked for before: the client came back."""
     timeout_s: int = 300
+    segment_cap: int | None = None
+    """The most segments of a session that the client came back to; None: as the client's first message says."""
     pts_base_ms: float = 0
     """When ``next_segment`` begins in the session's own time."""
     ended: str | None = None
@@ -215,5 +220,6 @@ class SegmentSource(Protocol):
     async def snapshot(self) -> ContinuationState | None:
         """Return the state after the last segment that was made; None before the first."""
 
-    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
-        """Give the GPU back. With ``client_left`` a source that outlives its client may keep the session for it."""
+    async def close(self, *, client_left: bool, state: SessionState, reason: str, kept_s: float | None = None) -> None:
+        """Give the GPU back. With ``client_left`` a source that outlives its client may keep the session for it, for
+        ``kept_s`` seconds where the client said how long."""

@@ -15,16 +15,27 @@ from pipeline.nearest import did_you_mean
 _M = TypeVar("_M")
 MAX_PROMPT_CHARACTERS = 8000
 MAX_SEED_PROMPTS = 100
+_MAX_SHOWN = 80
 
 
 class InvalidMessageError(ValueError):
-    """What a client sent is not a message; the text says why."""
+    """What a client sent is not a message, or cannot be done; the text says why."""
+
+    def __init__(self, text: str, *, prompt: str | None = None) -> None:
+        super().__init__(text)
+        self.prompt = prompt
+        """The prompt in it, which is not used."""
 
 
 class FromClient(BaseModel):
     """A message that a client sends. It may have fields that are not known here; they are not read."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    def misspelt(self) -> dict[str, str]:
+        """Return the fields that are not known but look like known ones, each with a hint at these."""
+        hints = {name: did_you_mean(name, type(self).model_fields) for name in self.model_extra or {}}
+        return {name[:_MAX_SHOWN]: hint.strip() for name, hint in hints.items() if hint}
 
 
 class Switch(FromClient):
@@ -131,7 +142,9 @@ class MessageUnion(Generic[_M]):
         try:
             return self._adapter.validate_python(raw)
         except ValidationError as error:
-            raise InvalidMessageError("; ".join(_mistake(dict(item)) for item in error.errors())) from None
+            text, prompt = "; ".join(_mistake(dict(item)) for item in error.errors()), raw.get("prompt")
+            shown = prompt[:MAX_PROMPT_CHARACTERS] if isinstance(prompt, str) else None
+            raise InvalidMessageError(text, prompt=shown) from None
 
 
 def _mistake(item: dict[str, Any]) -> str:

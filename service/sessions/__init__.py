@@ -17,12 +17,13 @@ from service.sessions.ending import close_session
 from service.sessions.opening import open_session
 from service.sessions.reading import list_sessions, segment_reason, session_view, snapshot, waiting_reason
 from service.sessions.segments import add_segment
-from service.sessions.upkeep import touch, update_extra
+from service.sessions.upkeep import leave, touch, update_extra
 
 __all__ = [
     "SessionChoices",
     "add_segment",
     "close_session",
+    "leave",
     "list_sessions",
     "open_session",
     "segment_reason",

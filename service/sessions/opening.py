@@ -16,7 +16,15 @@ from db.reading import sessions as reading
 from db.scheduling import capacity
 from db.session import Database
 from db.sessions import rows
-from pipeline.errors import ConflictError, GpuUnavailableError, InputError, Problem, RefusedError, SessionRejectedError
+from pipeline.errors import (
+    ConflictError,
+    GpuUnavailableError,
+    InputError,
+    NotFoundError,
+    Problem,
+    RefusedError,
+    SessionRejectedError,
+)
 from pipeline.files.object_names import state_key
 from pipeline.ids import new_batch_id
 from pipeline.inputs.collector import StoredInput
@@ -74,6 +82,7 @@ def open_session(
         SessionRejectedError: the owner has as many open sessions as one may have.
         GpuUnavailableError: no live GPU worker fits, or sessions may have none here.
         ConflictError: another owner's session has the id.
+        NotFoundError: the frames that it is to go on from are not in this server's store.
     """
     owner, new_id = check_owner(owner or settings.owner), session_id or secrets.token_hex(16)
     if _ID.fullmatch(new_id) is None:
@@ -112,7 +121,10 @@ def _known(database: Database, session_id: str, owner: str) -> SessionView | Non
 def _row(
     settings: Settings, choices: SessionChoices, owner: str, session_id: str
 ) -> tuple[dict[str, Any], Preset, Sequence[StoredInput]]:
-    """The columns of a new session's row, its preset, and its picture, which is not stored yet. Raises InputError."""
+    """The columns of a new session's row, its preset, and its picture, which is not stored yet.
+
+    Raises InputError; NotFoundError: the frames that it is to go on from are not in the store.
+    """
     spec, preset, inputs = _spec(settings, choices, session_id)
     options = submission.batch_options(SubmissionChoices(safety_policy=choices.safety_policy), settings)
     problems = _problems(choices)
@@ -245,11 +257,13 @@ def _rate(payload: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _require_stored(storage: Storage, state: Mapping[str, Any]) -> None:
-    """Raises ValueError: the frames of the state are not in this store."""
+    """Raises NotFoundError: the frames of the state are not in this store."""
     blob = state["blobs"][BLOB]
     stored = storage.stat(blob["key"])
     if stored is None or stored.size != blob["size"]:
-        raise ValueError(f"names {blob['key']!r}, which is not in the store with {blob['size']} bytes")
+        text = f"its frames are not in this server's store ({blob['key']!r}, {blob['size']} bytes)"
+        rule = "a snapshot goes on only where the store is the one that it was made in, and as long as it is kept there"
+        raise NotFoundError(f"continuation_state: {text}: {rule}")
 
 
 def _admit(session: Session, settings: Settings, owner: str, spec: JobSpec, preset: Preset) -> None:

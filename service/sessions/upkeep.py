@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from db.session import Database
+from sqlalchemy import select
+
+from db.session import Database, now_ms
 from db.sessions import rows
 from pipeline.errors import InputError, Problem
 
@@ -16,6 +18,20 @@ def touch(database: Database, session_id: str) -> bool:
     """
     with database.transaction() as session:
         return rows.touch(session, session_id)
+
+
+def leave(database: Database, session_id: str, *, kept_s: float, viewer: str | None = None) -> None:
+    """Note that the client goes away: the session ends after ``kept_s`` seconds unless a client comes for it.
+
+    With ``viewer`` only where that is its newest client. What is not generated then is cancelled.
+
+    Raises:
+        NotFoundError: there is no such session.
+    """
+    with database.transaction() as session:
+        row = rows.lock(session, session_id)
+        if row.ended_at is None and viewer in (None, row.extra.get(rows.VIEWER, viewer)):
+            row.extra = {**row.extra, rows.LEFT_UNTIL: session.scalars(select(now_ms())).one() + round(kept_s * 1000)}
 
 
 def update_extra(database: Database, session_id: str, **values: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from db.reading.sessions import SegmentFacts, SessionFacts
+from db.sessions.rows import ends_at
 from pipeline.states import Stage
 from service.views.base import View, when, when_if_set
 from service.views.waiting import ReasonView
@@ -141,7 +142,7 @@ def session_view(
         state=row.state.value,
         created_at=when(row.created_at),
         last_seen=when(row.last_seen),
-        ends_at=when(row.last_seen + row.timeout_ms),
+        ends_at=when(ends_at(row)),
         timeout_s=row.timeout_ms / 1000,
         ended_at=when_if_set(row.ended_at),
         settled=row.settled_at is not None,

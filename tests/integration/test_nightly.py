@@ -16,14 +16,12 @@ from db.models import EvalRun, Score
 from db.session import Database
 from pipeline.errors import SettingsError
 from pipeline.policy.routes import IO_QUEUE
-from pipeline.scoring.compare import Comparison, State, advice
 from pipeline.settings import NightlySettings, Settings
 from pipeline.states import EvalState
 from pipeline.wiring import make_storage
 from service.views.evals import EvalRunStateView
 from tasks.app import make_app
 from tasks.upkeep import nightly
-from tasks.upkeep.nightly.reports import with_repeat_option
 from tasks.upkeep.schedule import beat_schedule
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
@@ -412,16 +410,6 @@ def test_what_a_night_can_detect_names_no_metric_that_cannot_be_computed_here(se
     # A cluster's workers may have the weights that this process lacks
     cluster = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1"})
     assert "common.lpips" in "\n".join(nightly.before_the_night(plan, cluster))
-
-
-def test_a_regressed_night_says_which_option_repeats_it() -> None:
-    regressed = Comparison("before", "after", State.REGRESSED, advice(State.REGRESSED), (), 0, 0.05)
-    assert with_repeat_option(regressed).advice == (
-        "repeat with a second seed set before alarming "
-        "(`--repeat-seeds SEEDS`, from the first night of these options on)"
-    )
-    fine = Comparison("before", "after", State.OK, None, (), 0, 0.05)
-    assert with_repeat_option(fine) is fine
 
 
 def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(

@@ -15,6 +15,8 @@
   // Seconds until a lost connection is tried again: the first, and the longest.
   const FIRST_WAIT = 1;
   const LONGEST_WAIT = 15;
+  // How long a session waits for a page that was left: it may only be loaded again.
+  const LEFT_SECONDS = 30;
   // Close codes after which the session is still there: the connection broke, or the server stops.
   const LOST = [1001, 1006, 1012];
   const SWITCHES = {
@@ -38,6 +40,11 @@
   let fragments = 0;
   let sent = [];
   let unsent = [];
+  // Prompts that were sent and whose segments have not begun; how many segments have, and how many the server had stored
+  // when this page came to it.
+  let asked = [];
+  let begun = 0;
+  let stored = 0;
   let comesBack = false;
   let beginsAnew = false;
   let segment = -1;
@@ -63,6 +70,15 @@
   function keep(value) {
     if (value) sessionStorage.setItem(KEPT_SESSION, JSON.stringify(value));
     else sessionStorage.removeItem(KEPT_SESSION);
+  }
+
+  const forget = (text) => asked.includes(text) && asked.splice(asked.indexOf(text), 1);
+
+  // The session and what it may lack: prompts that wait are not stored with it.
+  function remember(session_id) {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT_SESSION) ?? "null");
+    const id = session_id ?? kept?.session_id;
+    if (id) keep({ session_id: id, preset: new FormData(session).get("preset"), asked, begun });
   }
 
   function note(text) {
@@ -195,20 +211,27 @@
     queue_status: ({ position, queue_depth }) => {
       if (position) state("waiting", `Waiting for a GPU: place ${position} of ${queue_depth}.`);
     },
-    gpu_assigned: ({ gpu_id, gpu_name, session_id }) => {
+    gpu_assigned: ({ gpu_id, gpu_name, session_id, stored_segments }) => {
       const again = isReady();
+      const returns = comesBack;
       comesBack = false;
       wait = FIRST_WAIT;
-      keep({ session_id, preset: new FormData(session).get("preset") });
       show("gpu", gpu_name || String(gpu_id));
       part("pause").disabled = false;
       if (again) return;
+      stored = stored_segments;
+      asked.splice(0, Math.max(0, stored - begun));
+      if (returns) unsent.unshift(...asked.splice(0));
+      remember(session_id);
       ready();
       for (const text of unsent.splice(0)) ask(text);
       if (paused) send({ type: "generation_paused_updated", paused });
     },
     ltx2_stream_start: (message) => (size = message),
-    ltx2_segment_start: ({ segment_idx, prompt: text, total_steps }) => {
+    ltx2_segment_start: ({ segment_idx, prompt: text, total_steps, source }) => {
+      if (segment_idx >= stored && ["user", "enhanced"].includes(source)) asked.shift();
+      begun = Math.max(begun, segment_idx + 1);
+      remember();
       state("making", `Generating segment ${segment_idx + 1}.`);
       show("segment", `${segment_idx + 1}: ${text}`);
       part("steps").max = total_steps;
@@ -247,7 +270,8 @@
       player?.finish();
     },
     session_timeout: ({ timeout_seconds }) => problem(`Nothing was made or asked for in ${timeout_seconds} s.`),
-    error: ({ code, message }) => {
+    error: ({ code, message, prompt: refused }) => {
+      forget(refused);
       if (comesBack && code === "session_rejected") beginsAnew = true;
       else problem(`${message[0].toUpperCase()}${message.slice(1)}.`);
     },
@@ -274,6 +298,7 @@
     const values = new FormData(session);
     const kept = JSON.parse(sessionStorage.getItem(KEPT_SESSION) ?? "null");
     comesBack = kept?.preset === values.get("preset");
+    if (comesBack) ({ asked = [], begun = 0 } = kept);
     send({
       type: "session_init_v2",
       ...(comesBack && { session_id: kept.session_id, after_segment: player || pictures ? whole : -1 }),
@@ -297,7 +322,7 @@
       return;
     }
     const ended = part("stream").dataset.state === "ended";
-    if (!ended && LOST.includes(code)) {
+    if (!ended && (LOST.includes(code) || reason === "client_left")) {
       comeBack();
       return;
     }
@@ -318,6 +343,8 @@
     player = pictures = null;
     fragments = 0;
     sent = [];
+    asked = [];
+    begun = stored = 0;
     paused = false;
     segment = whole = -1;
     wait = FIRST_WAIT;
@@ -342,10 +369,16 @@
 
   function ask(text) {
     send({ type: "segment_prompt_source", prompt: text });
+    asked.push(text);
+    remember();
     sent.push(text);
     if (session.elements.loop.checked) send({ type: "seed_prompts_updated", seed_prompts: sent });
   }
 
+  // Nobody can tell a tab that is closed from one that is loaded again: the session waits a moment for its page.
+  addEventListener("pagehide", () => {
+    if (socket?.readyState === WebSocket.OPEN) send({ type: "leave_session", seconds: LEFT_SECONDS });
+  });
   session.addEventListener("submit", (event) => {
     event.preventDefault();
     open();

@@ -8,11 +8,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from db import api_keys
 from db.session import Database
-from db.sessions.rows import SILENT_AUDIO, STREAM_MODE, VIEWER
+from db.sessions.rows import LEFT_UNTIL, SILENT_AUDIO, STREAM_MODE, VIEWER
+from pipeline.encoding.live import Mode
 from pipeline.errors import ConflictError, InputError, NotFoundError, QuotaError, ServiceUnavailableError, VgenError
 from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
@@ -35,6 +37,8 @@ _AWAY_RETRY_S = 0.5
 """How often a database that is away is asked again."""
 _CLOSE_PATIENCE_S = 30.0
 """So long a database that is away is waited for when a session is to be closed."""
+_KEPT = ("client_id", "preset_label")
+"""What the client says of itself, and is stored with its session."""
 T = TypeVar("T")
 
 
@@ -90,8 +94,9 @@ class SessionRows:
             raise of_opening(error) from error
         self._view = view
         self._patience_s = opening.timeout_s
+        opening = self._opening = _with_stored(opening, view)
         wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
-        await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
+        await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer, LEFT_UNTIL: None})
         view = await self.look()  # whoever had it before may have asked for a segment until now
         self._touching = asyncio.create_task(self._touch())
         return view
@@ -109,7 +114,7 @@ class SessionRows:
             return None
         return ContinuationState(STATE_KIND, {"preset": self._view.preset, "state": snapshot})
 
-    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
+    async def close(self, *, client_left: bool, state: SessionState, reason: str, kept_s: float | None = None) -> None:
         """End the session, unless it waits for its client to come back, or is another client's now."""
         if self._touching is not None:
             self._touching.cancel()
@@ -129,6 +134,8 @@ class SessionRows:
             viewer=self._viewer,
             only_unused=client_left,  # one for which something was made waits for its client until it times out
         )
+        if kept_s is not None:
+            await self._ask(sessions.leave, view.id, kept_s=kept_s, viewer=self._viewer)
 
     async def _view_at_close(self) -> SessionView | None:
         """Return the session as it was last seen; None: this conversation has none."""
@@ -157,7 +164,7 @@ class SessionRows:
             continuation=None if opening.state is None else continuation_of(opening.state),
             segment_cap=opening.segment_cap,
             timeout_s=opening.timeout_s,
-            extra={} if opening.client_id is None else {"client_id": opening.client_id},
+            extra={name: value for name in _KEPT if (value := getattr(opening, name)) is not None},
         )
 
     async def add(self, request: SegmentRequest) -> None:
@@ -238,3 +245,15 @@ class SessionRows:
     def _is_usable(self, key_id: str) -> bool:
         with self._database.reading() as session:
             return api_keys.usable(session, key_id)
+
+
+def _with_stored(opening: Opening, view: SessionView) -> Opening:
+    """Return the opening with what the session was opened with, where a client that comes back says nothing else."""
+    if not opening.resume:
+        return opening
+    mode, silent_audio = view.extra.get(STREAM_MODE), view.extra.get(SILENT_AUDIO)
+    if "mode" in opening.unsaid and mode is not None:
+        opening = replace(opening, mode=Mode(mode))
+    if "silent_audio" in opening.unsaid and silent_audio is not None:
+        opening = replace(opening, silent_audio=bool(silent_audio))
+    return opening

@@ -92,6 +92,7 @@ class LineSource:
             next_segment=first,
             pending=tuple(_request_of(segment) for segment in view.segments[first:]),
             timeout_s=round(opening.timeout_s),
+            segment_cap=view.segment_cap,
             pts_base_ms=sum(each.num_frames or 0 for each in view.segments[:first]) / view.fps * 1000,
             ended=None if view.ended_at is None else view.end_reason or "",
         )
@@ -168,8 +169,8 @@ class LineSource:
     async def snapshot(self) -> ContinuationState | None:
         return await self._rows.snapshot()
 
-    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
-        await self._rows.close(client_left=client_left, state=state, reason=reason)
+    async def close(self, *, client_left: bool, state: SessionState, reason: str, kept_s: float | None = None) -> None:
+        await self._rows.close(client_left=client_left, state=state, reason=reason, kept_s=kept_s)
 
 
 def _check_not_over(view: SessionView) -> None:

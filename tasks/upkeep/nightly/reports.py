@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from db.evals import runs
@@ -47,14 +46,6 @@ def store_report(run_id: str, report: Report, records: Sequence[Mapping[str, Any
 def nothing_compared(run_id: str, state: State, advice: str | None = None) -> Comparison:
     """The comparison of a night that has nothing to be compared with, or no clips."""
     return Comparison("none", run_id, state, advice, (), 0, ALPHA)
-
-
-def with_repeat_option(comparison: Comparison) -> Comparison:
-    """The comparison of a night that was not repeated: its advice to repeat names the option that does it."""
-    if comparison.state is not State.REGRESSED:
-        return comparison
-    option = "`--repeat-seeds SEEDS`, from the first night of these options on"
-    return replace(comparison, advice=f"{comparison.advice} ({option})")
 
 
 def shortfall(run: EvalRun, records: int) -> str | None:

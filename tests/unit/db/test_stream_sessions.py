@@ -36,6 +36,7 @@ from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage, StepState
 from pipeline.wiring import make_storage
 from pipeline.work import Outcome
+from server.health import pool
 from service import rerun, sessions
 from service.sessions import SessionChoices
 from tests.moves import watched
@@ -328,7 +329,7 @@ def test_a_session_goes_on_from_what_another_left(line: SessionLine) -> None:
     line.make(first.id, 0, Stage.GENERATE)
     left = sessions.snapshot(line.database, first.id)
     assert left is not None
-    with pytest.raises(InputError, match=r"continuation_state: names 'states/b+', which is not in the store"):
+    with pytest.raises(NotFoundError, match=r"not in this server's store \('states/b+'"):
         line.open(width=64, height=64, continuation=left)
     line.keep_state()
 
@@ -542,3 +543,33 @@ def test_a_segment_is_made_once_more_by_itself_and_the_joined_clip_is_not(line: 
     assert (spec.prompt, options.session) == ("a fox", None)
     with pytest.raises(ConflictError, match="joins the clips of a session"):
         rerun.as_made(line.database, joined)
+
+
+def test_a_session_whose_client_goes_away_ends_soon_unless_a_client_comes_for_it(line: SessionLine) -> None:
+    kept, lost = line.open(), line.open()
+    line.ask(lost.id, 0)
+    sessions.leave(line.database, kept.id, kept_s=0)
+    sessions.update_extra(line.database, lost.id, viewer="one")
+    sessions.leave(line.database, lost.id, kept_s=0, viewer="another")  # it has the session no more
+    assert line.view(lost.id).ends_at > line.view(kept.id).ends_at
+
+    sessions.leave(line.database, lost.id, kept_s=0, viewer="one")
+    sessions.update_extra(line.database, kept.id, left_until=None)
+    line.poll()
+    line.poll()
+    ended = line.view(lost.id)
+    assert (ended.state, ended.end_reason) == ("complete", "client_left")
+    assert [each.state for each in ended.segments] == ["cancelled"]
+    assert line.view(kept.id).ended_at is None
+
+
+def test_a_reserved_gpu_is_counted_with_its_session(line: SessionLine) -> None:
+    view = line.open()
+    with line.database.reading() as session:
+        before = pool.status(session)
+    line.reserve()
+    with line.database.reading() as session:
+        after = pool.status(session)
+    assert (before.available_gpus, before.active_sessions) == (1, 0)
+    assert (after.available_gpus, after.active_sessions, after.queue_size) == (0, 1, before.queue_size - 1)
+    assert after.gpu_status[line.view(view.id).gpu or ""].client_count == 1

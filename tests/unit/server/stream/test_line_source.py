@@ -19,7 +19,9 @@ from db.queue import pauses
 from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
+from pipeline.encoding.live import Mode
 from pipeline.errors import ServiceUnavailableError
+from pipeline.settings import load_settings
 from pipeline.states import SessionState as RowState
 from pipeline.states import Stage
 from pipeline.work import Outcome
@@ -30,6 +32,7 @@ from server.stream.line import source as line_source
 from server.stream.session import SessionState
 from server.stream.source import (
     Assigned,
+    ContinuationState,
     OnHold,
     Opening,
     SegmentEvent,
@@ -416,5 +419,48 @@ def test_a_segment_that_is_held_when_its_sessions_time_is_over_is_waited_for_no_
         with pytest.raises(SessionTimedOutError):
             await asyncio.wait_for(anext(made), 30)
         await left(source, "session_timeout", client_left=False)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_comes_back_finds_what_its_session_was_opened_with(line: SessionLine) -> None:
+    async def run() -> None:
+        first = source_of(line)
+        await assigned(
+            line, first, opening(mode=Mode.LEGACY_JPEG, silent_audio=True, segment_cap=2, preset_label="the one")
+        )
+        await first.announce(SegmentRequest(0, "segment 0"))
+        await left(first)
+        assert line.view(ID).extra["preset_label"] == "the one"
+
+        second = source_of(line)
+        place = await assigned(line, second, opening(resume=True, unsaid=frozenset({"mode", "silent_audio"})))
+        assert (place.segment_cap, len(place.pending)) == (2, 1)
+        kept = line.view(ID).extra
+        assert (kept[rows.STREAM_MODE], kept[rows.SILENT_AUDIO]) == ("legacy_jpeg", True)
+        await left(second)
+
+        third = source_of(line)
+        await assigned(line, third, opening(resume=True, unsaid=frozenset({"mode"})))
+        kept = line.view(ID).extra
+        assert (kept[rows.STREAM_MODE], kept[rows.SILENT_AUDIO]) == ("legacy_jpeg", False)
+        await left(third)
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_of_another_store_is_refused_with_what_it_lacks(line: SessionLine, tmp_path: Path) -> None:
+    first = line.open(width=64, height=64)
+    line.ask(first.id, 0)
+    line.make(first.id, 0, Stage.GENERATE)
+    snapshot = sessions.snapshot(line.database, first.id)
+    state = ContinuationState("vgen.session.v1", {"preset": "idle", "state": snapshot})
+    line.settings = load_settings(home=tmp_path / "another")
+
+    async def run() -> None:
+        request = RequestPart.model_validate({"sampling": {"width": 64, "height": 64}})
+        with pytest.raises(SourceError, match="not in this server's store") as raised:
+            await anext(aiter(LineSource(line.settings, line.database, request).open(opening(state=state))))
+        assert (raised.value.code, raised.value.retryable) == ("session_rejected", False)
 
     asyncio.run(run())
