@@ -11,7 +11,7 @@ from cli.context import settings_of
 from cli.eval import batch, calibrate, compare, exchange, nightly, resume
 from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
-from cli.eval.inputs import ExpectedOptions, clips_of
+from cli.eval.inputs import ExpectedOptions, clips_of, lacks_its_inputs
 from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json, takes
 from pipeline import extras
@@ -33,6 +33,7 @@ app.command("compare")(compare.compare)
 app.command("calibrate")(calibrate.calibrate)
 app.command("suite")(eval_suite.suite)
 app.command("nightly")(nightly.nightly)
+app.command("accept")(nightly.accept)
 app.command("runs")(eval_suite.runs)
 app.command("scores")(eval_suite.scores)
 
@@ -72,8 +73,7 @@ def list_(
         ("metric", "state", "needs", "better", "what it is"),
         [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in rows],
     )
-    for problem in dict.fromkeys(problem for metric in rows for problem in metric.missing):
-        output.notice(problem)
+    eval_weights.notices(dict.fromkeys(problem for metric in rows for problem in metric.missing))
     if group is None:
         output.notice(f"groups: {', '.join(registry.GROUPS)}")
     return 0
@@ -171,8 +171,7 @@ def run(
         )
     )
     selection = registry.select(names, store, reference=reference is not None, image=image is not None or of_batch)
-    for metric, reason in selection.left_out:
-        output.notice(f"left out: {metric.name}: {reason}")
+    eval_weights.notices(f"left out: {metric.name}: {reason}" for metric, reason in selection.left_out)
     devices = [
         Models(store, name, precision or settings.eval.precision) for name in _devices(device or settings.eval.device)
     ]
@@ -208,7 +207,8 @@ def run(
     if not of_batch and (lacking := sorted(selection.without_weights(names))):
         output.notice(f"incomplete: of a group that was asked for every metric lacks its weights: {', '.join(lacking)}")
         return ExitCode.INCOMPLETE
-    return ExitCode.INCOMPLETE if any(of_rows.summary.values()) else code
+    incomplete = any(of_rows.summary.values()) or any(lacks_its_inputs(clip, prompts) for clip in clips)
+    return ExitCode.INCOMPLETE if incomplete else code
 
 
 @app.command("aggregate")

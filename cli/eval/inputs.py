@@ -13,6 +13,7 @@ import typer
 from cli import output
 from cli.eval import own_videos
 from pipeline.errors import InputError, Problem
+from pipeline.files.names import printable
 from pipeline.scoring import Expected
 from pipeline.scoring.exchange import read_manifest
 from pipeline.scoring.run import ClipToScore
@@ -76,7 +77,7 @@ def clips_of(
     if len(prompts) not in (0, 1, len(paths)):
         message = f"{len(prompts)} were given for {len(paths)} videos: give one for all, or one for each"
         raise InputError([Problem(message, field="--text-prompt")])
-    texts: Sequence[str] | None = None
+    texts: Sequence[str | None] | None = None
     if prompts:
         texts = [*prompts] if len(prompts) == len(paths) else [prompts[0]] * len(paths)
     elif prompts_file is not None:
@@ -90,11 +91,17 @@ def clips_of(
     ]
 
 
+def lacks_its_inputs(clip: ClipToScore, prompts_file: Path | None) -> bool:
+    """Return whether the clip's reference or picture is not there, or a file of prompts names it not."""
+    lost = any(path is not None and not path.is_file() for path in (clip.reference, clip.image))
+    return lost or (prompts_file is not None and clip.prompt is None)
+
+
 def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
     """The picture that each video was made from: one for all, or the one in a folder that has the video's name.
 
     Raises:
-        InputError: the picture does not exist, or a video has none or several in the folder.
+        InputError: the picture does not exist, a video has several in the folder, or most have none.
     """
     if image is None or image.is_file():
         return [image] * len(videos)
@@ -104,18 +111,19 @@ def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
     for file in sorted(image.iterdir()):
         if file.suffix.lower() in PICTURES:
             by_stem.setdefault(file.stem, []).append(file)
-    problems = [
-        Problem(
-            f"{image} has {len(by_stem.get(video.stem, []))} pictures for {video.name}: it needs one of that name, as "
-            f"{' or '.join(sorted(PICTURES))}",
-            field="--image",
-        )
-        for video in videos
-        if len(by_stem.get(video.stem, [])) != 1
-    ]
-    if problems:
-        raise InputError(problems)
-    return [by_stem[video.stem][0] for video in videos]
+    missing: list[Problem] = []
+    several: list[Problem] = []
+    for video in videos:
+        count = len(by_stem.get(video.stem, []))
+        rule = f"it needs one of that name, as {' or '.join(sorted(PICTURES))}"
+        problem = Problem(f"{image} has {count} pictures for {printable(video.name)}: {rule}", field="--image")
+        if count != 1:
+            (several if count else missing).append(problem)
+    if several:
+        raise InputError([*missing, *several])
+    own_videos.lacking(missing, len(videos))
+    # A picture that is not there is named by where it was looked for, so that its clip is not scored with that reason.
+    return [by_stem.get(video.stem, [image / f"{video.stem}.png"])[0] for video in videos]
 
 
 def _facts_of(videos: Sequence[Path]) -> list[own_videos.Facts]:
@@ -167,12 +175,17 @@ def _references(videos: Sequence[Path], reference: Path | None) -> list[Path | N
         return [None] * len(videos)
     if reference.is_dir():
         pairs = [reference / video.name for video in videos]
-        lacking = [pair for pair in pairs if not pair.is_file()]
-        if lacking:
-            raise InputError([Problem(f"{path} is not there", field="--reference") for path in lacking])
+        own_videos.lacking(
+            [
+                Problem(f"{printable(str(pair))} is not there", field="--reference")
+                for pair in pairs
+                if not pair.is_file()
+            ],
+            len(videos),
+        )
         return list(pairs)
     if not reference.is_file():
-        raise InputError([Problem(f"{reference} is not there", field="--reference")])
+        raise InputError([Problem(f"{printable(str(reference))} is not there", field="--reference")])
     if len(videos) != 1:
         message = f"{reference} is one file, and there are {len(videos)} videos: give a folder of references"
         raise InputError([Problem(message, field="--reference")])

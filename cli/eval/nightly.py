@@ -1,4 +1,4 @@
-"""`vgen eval nightly`: runs the nightly evaluation at once."""
+"""`vgen eval nightly` runs the nightly evaluation at once; `vgen eval accept` makes a night the baseline."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +69,12 @@ def nightly(
     with open_database(settings, upgrade=True) as database:
         run_id, batch_id = work.submit(database, settings, plan)
         if not work.has_baseline(database, run_id):
-            for sentence in [*work.other_options(database, run_id), *work.before_the_night(plan)]:
+            for sentence in work.other_options(database, run_id):
                 output.notice(sentence)
+            if sentences := work.before_the_night(plan, settings):
+                output.notice("What this suite can detect:")
+            for sentence in sentences:
+                output.notice(f"- {sentence}")
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
         storage = make_storage(settings)
@@ -96,6 +100,27 @@ def nightly(
                 verdict = judged()
         _show(database, storage, run_id, json)
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
+
+
+def accept(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The night, as `vgen eval runs` lists it.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; it is kept with the verdict.")] = None,
+    json: Json = False,
+) -> int:
+    """Accept a night whose change was wanted: it becomes the baseline of later nights."""
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        changed = work.accept(database, run, by=settings.owner, reason=reason)
+        with database.reading() as session:
+            row = runs.get_run(session, run)
+            view = run_view(row, runs.means(session, row.batch_id))
+    if json:
+        output.as_json(view)
+    else:
+        already = "" if changed else " already"
+        output.line(f"later nights are{already} compared with {run}, not with the nights before it")
+    return ExitCode.DONE
 
 
 def _rescored(database: Database, settings: Settings, run_id: str) -> int | None:
@@ -133,6 +158,7 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
         + [("changed", "; ".join(verdict.get("changed", ())) or None)]
         + [("slower", "; ".join(verdict["slower"]) or None)]
+        + [("accepted by", verdict.get(runs.ACCEPTED, {}).get("by"))]
         + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]
     )
     output.table(*score_table(view))

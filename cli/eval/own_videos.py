@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli import output
 from pipeline.errors import InputError, Problem
 from pipeline.files.json_reader import JsonError, parse_json, read_json
+from pipeline.files.names import printable
 from pipeline.files.pipes import read_file_or_pipe
 from pipeline.scoring.suite_jobs import entry_of
 
@@ -32,15 +34,15 @@ class Facts:
         return {**fields, "entry": entry.index, "auxiliary": entry.auxiliary, "dimensions": entry.dimensions}
 
 
-def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
-    """The prompt of each video, from a JSON object ``{video: prompt}``, the form of VBench's own.
+def read_prompts(path: Path, videos: Sequence[Path]) -> list[str | None]:
+    """The prompt of each video, from a JSON object ``{video: prompt}``, the form of VBench's own; None if it has none.
 
     A video is named by its path, relative to the file's folder or the current folder, or by its file name if no other
     video has the same file name.
 
     Raises:
-        InputError: the file is not a JSON object of this form, does not name a video, or uses a file name that two
-            videos have.
+        InputError: the file is not a JSON object of this form, does not name most of the videos (``lacking``), or uses
+            a file name that two videos have.
     """
     content = read_json(path, what="the file of prompts", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(content, dict) or not content:
@@ -52,7 +54,7 @@ def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
     ]
     names = [video.name for video in videos]
     by_path = {(base / name).resolve(): name for base in (Path(), path.parent) for name in content}
-    prompts = []
+    prompts: list[str | None] = []
     for video in videos:
         name = by_path.get(video.resolve())
         if name is None and video.name in content:
@@ -61,13 +63,30 @@ def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
                 problems.append(
                     Problem(f"{name!r} is the file name of {names.count(name)} videos: use their paths", file=str(path))
                 )
-        if name is None:
-            problems.append(Problem(f"the file of prompts does not name {video}", file=str(path)))
-        else:
-            prompts.append(content[name])
+        prompts.append(None if name is None else content[name])
     if problems:
         raise InputError(problems)
+    lacking(
+        [
+            Problem(f"the file of prompts does not name {printable(str(video))}", file=str(path))
+            for video, prompt in zip(videos, prompts, strict=True)
+            if prompt is None
+        ],
+        len(videos),
+    )
     return prompts
+
+
+def lacking(problems: Sequence[Problem], videos: int) -> None:
+    """Name the videos that have no prompt, reference or picture: they are not scored by what needs it, the rest is.
+
+    Raises:
+        InputError: more than half of the videos have none: then it is the file or folder that is wrong.
+    """
+    if 2 * len(problems) > videos:
+        raise InputError(problems)
+    for problem in problems:
+        output.notice(str(problem))
 
 
 def read_manifest(folder: Path) -> dict[str, Facts]:

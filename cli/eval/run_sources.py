@@ -1,4 +1,4 @@
-"""Reads the runs that `vgen eval compare` is given: a score file, an evaluation run's id, or ``latest``."""
+"""Reads the runs that `vgen eval compare` is given: a score file, a run's id, or ``latest``, the last that ended."""
 
 import re
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from pipeline.wiring import make_storage
 
 LATEST = "latest"
 _RUN_ID = re.compile(r"e[0-9a-hjkmnp-tv-z]{13}")
+_MOST_RUNS = 500
 _LINK_S = 7 * 86_400
 """The seconds that links to clips in an S3 store work: it allows no longer."""
 
@@ -38,10 +39,14 @@ def read_run(source: str, settings: Settings) -> Run:
 
 
 def _of_rows(source: str, settings: Settings) -> Run:
-    with open_database(settings) as database, database.reading() as session:
+    with open_database(settings) as database, database.transaction() as session:
         if source == LATEST:
+            runs.settle(session)  # whoever comes first: the dispatcher does it too
             # A run that scored an earlier night again is about that night's clips, which are not the latest ones.
-            newest = next((run for run in runs.runs(session) if run.kind != runs.RESCORE), None)
+            of_clips = [run for run in runs.runs(session, limit=_MOST_RUNS) if run.kind != runs.RESCORE]
+            newest = next((run for run in of_clips if run.state is not EvalState.OPEN), None)
+            if newest is None and of_clips:
+                raise NotFoundError(f"no evaluation run has ended yet: {of_clips[0].id} is still open")
             if newest is None:
                 raise NotFoundError(
                     "there is no evaluation run yet: `vgen eval run BATCH` or `vgen eval suite` make one"

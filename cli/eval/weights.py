@@ -1,5 +1,6 @@
 """`vgen eval weights`: lists, downloads and verifies the weight files of evaluation models."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cli.options import Json
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.registry import METRICS
 from pipeline.scoring.weight_files import WEIGHT_FILES
-from pipeline.scoring.weights import Weights
+from pipeline.scoring.weights import NO_DIRECTORY, Weights
 from pipeline.settings import Settings
 from service.exit_codes import ExitCode
 from service.views import evals as views
@@ -29,6 +30,15 @@ def weights_of(settings: Settings, directory: Path | None) -> Weights:
     if directory is not None and not directory.is_dir():
         raise InputError([Problem(f"{directory} is not a folder", field="--weights")])
     return Weights(chosen, settings.effective_cache_dir / "eval" / "digests.json")
+
+
+def notices(texts: Iterable[str]) -> None:
+    """Show the texts, which say what lacks weights; that there is no weights directory is said once, before them."""
+    all_texts = list(texts)
+    if any(NO_DIRECTORY in text for text in all_texts):
+        output.notice(NO_DIRECTORY)
+    for text in all_texts:
+        output.notice(text.replace(f"{NO_DIRECTORY}; ", ""))
 
 
 @app.command("list")
@@ -99,7 +109,5 @@ def _print(rows: list[views.WeightFileView], store: Weights, json: bool) -> int:
         ("file", "status", "MB", "licence", "used by"),
         [(f.name, f.status, f"{f.size / 1e6:.1f}", f.licence, " ".join(f.used_by)) for f in rows],
     )
-    for file in rows:
-        if file.problem:
-            output.notice(f"{file.name}: {file.problem}")
+    notices(f"{file.name}: {file.problem}" for file in rows if file.problem)
     return 0

@@ -24,6 +24,7 @@ from pipeline.files.drafts import draft_of
 from pipeline.models.hub import download
 from pipeline.scoring.weight_files import WEIGHT_FILES, WeightFile
 
+NO_DIRECTORY = "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)"
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0
 """Longest time without a byte."""
@@ -108,7 +109,7 @@ class Weights:
             places.append(f"the hub cache for {file.hub}")
         looked = [f"looked in {', '.join(places)}"] if places else []
         if self.directory is None:
-            looked.insert(0, "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)")
+            looked.insert(0, NO_DIRECTORY)
         if file.sha256 or file.is_folder:
             return f"{'; '.join(looked)}; `vgen eval weights pull {name}`"
         return f"{'; '.join(looked)}; {_by_hand(file)}"

@@ -66,7 +66,7 @@ def register(app: Celery) -> None:
             return
         logger.info(
             "nightly evaluation begun",
-            extra={"run": run_id, "batch": batch_id, "detectable": work.before_the_night(plan)},
+            extra={"run": run_id, "batch": batch_id, "detectable": work.before_the_night(plan, runtime.settings)},
         )
 
     @app.task(bind=True, name=VERDICTS, shared=False)  # type: ignore[untyped-decorator]

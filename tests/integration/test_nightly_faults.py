@@ -48,7 +48,7 @@ def test_the_beat_says_what_a_first_night_can_detect_where_people_look(
     (run,) = _runs(database)
     sentences = (run.suite or {})[runs.DETECTABLE]
     assert sentences[0].startswith(f"{FLICKER} (gated): 2 prompts (fewer than the 40 recommended) detect a loss")
-    (record,) = [record for record in caplog.records if record.message == "nightly evaluation begun"]
+    (record,) = [record for record in caplog.records if record.getMessage() == "nightly evaluation begun"]
     assert (vars(record)["run"], vars(record)["detectable"]) == (run.id, sentences)
     assert f"{run.id}: {sentences[0]}" in vgen("eval", "runs").err
     assert sentences[0] in vgen("eval", "scores", run.id).err
@@ -230,6 +230,9 @@ def test_a_run_is_not_compared_with_itself(
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
     assert "there is no evaluation run yet" in vgen("eval", "compare", "latest", "latest").err
     run_id, _ = _night(settings, database)
+
+    # One that is still open is not the latest: it has no clips yet
+    nightly.submit(database, settings, nightly.Plan.of_settings(settings))
     for baseline in (run_id, "latest"):
         outcome = vgen("eval", "compare", baseline, "latest")
         assert (outcome.code, f"are both evaluation run {run_id}: give two different runs" in outcome.err) == (2, True)

@@ -11,8 +11,8 @@ from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
+from pipeline.scoring import Weights, gate, registry
 from pipeline.scoring import compare as comparing
-from pipeline.scoring import gate, registry
 from pipeline.scoring.compare import power
 from pipeline.scoring.suite import OWN_SUITE, read_suite
 from pipeline.scoring.suite_jobs import submission_of
@@ -53,9 +53,15 @@ def with_options(plan: Plan, **changes: Any) -> Plan:
     return replace(plan, fields=fields, **{name: value for name, value in changes.items() if value is not None})
 
 
-def before_the_night(plan: Plan) -> list[str]:
-    """Return what the suite can detect by its number of prompts, a sentence for all metrics of the same power."""
+def before_the_night(plan: Plan, settings: Settings) -> list[str]:
+    """Return what the suite can detect by its number of prompts, a sentence for all metrics of the same power.
+
+    Where this process makes the night itself (solo mode), metrics whose weights it lacks are left out.
+    """
     metrics = [metric for metric in gate.check_metrics(plan.metrics, reference=True) if metric.group != gate.CHECKS]
+    if settings.solo:
+        weights = Weights(settings.eval.weights_dir)
+        metrics = [metric for metric in metrics if not registry.readiness(metric, weights).missing]
     return power.sentences(power.detectable(read_suite(plan.suite), metrics, plan.margins))
 
 

@@ -51,7 +51,8 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     check_margins(plan)
     parsed, description = suite_of(plan, settings)
     identity = identity_of(plan, description)
-    chosen = {"margins": dict(plan.margins), "repeat_seeds": plan.repeat_seeds, DETECTABLE: before_the_night(plan)}
+    chosen = {"margins": dict(plan.margins), "repeat_seeds": plan.repeat_seeds}
+    chosen[DETECTABLE] = before_the_night(plan, settings)
     description |= {
         "identity": identity,
         "metrics": plan.metrics,

@@ -62,6 +62,7 @@ def test_a_reference_by_name_and_a_group_that_leaves_out(vgen: Vgen, tmp_path: P
     )
     assert len(outcome.json["left_out"]) == 8
     assert "left out: vbench.dynamic_degree: weights missing: raft-things.pth" in outcome.err
+    assert outcome.err.count("no weights directory is set") == 1
 
 
 def test_a_group_whose_metrics_all_lack_their_weights_is_not_done(vgen: Vgen, tmp_path: Path) -> None:

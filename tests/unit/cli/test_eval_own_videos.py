@@ -144,6 +144,7 @@ def test_a_name_that_could_be_of_two_videos_is_refused(vgen: Vgen, folder: Path)
     prompts.write_text(json.dumps(dict.fromkeys(("cut.mp4", "one_frame.mp4", "two_frames.mp4"), "a fox")))
     outcome = vgen("eval", "run", folder, "--prompts", prompts)
     assert (outcome.code, "'cut.mp4' is the file name of 2 videos: use their paths" in outcome.err) == (2, True)
+    assert outcome.err.count("is the file name of") == 1
 
 
 def test_the_manifest_of_downloaded_clips_says_what_they_are(vgen: Vgen, folder: Path) -> None:
@@ -190,6 +191,39 @@ def test_each_video_needs_its_picture(vgen: Vgen, folder: Path, pictures: tuple[
     assert "it needs one of that name" in outcome.err
     missing = vgen("eval", "run", folder, "--image", images / "none", "--metrics", METRICS)
     assert (missing.code, "none does not exist" in missing.err) == (2, True)
+
+
+def test_a_clip_without_its_reference_or_prompt_is_not_scored_and_the_rest_is(vgen: Vgen, folder: Path) -> None:
+    references, prompts = folder.parent / "references", folder.parent / "prompts.json"
+    references.mkdir()
+    for name in ("one_frame", "two_frames"):
+        shutil.copyfile(folder / f"{name}.mp4", references / f"{name}.mp4")
+    outcome = vgen("eval", "run", folder, "--reference", references, "--metrics", "common.psnr", "--json")
+    scores = {Path(clip["video"]).stem: clip["scores"]["common.psnr"] for clip in outcome.json["clips"]}
+    assert outcome.code == 3
+    assert (scores["one_frame"]["score"], scores["two_frames"]["score"], scores["cut"]["score"]) == (100, 100, None)
+    assert "cut.mp4" in scores["cut"]["details"]["reason"]
+    assert f"--reference: {references / 'cut.mp4'} is not there" in outcome.err
+
+    prompts.write_text(json.dumps({"one_frame.mp4": "a fox", "two_frames.mp4": "a fox"}))
+    outcome = vgen("eval", "run", folder, "--prompts", prompts, "--metrics", METRICS, "--json")
+    assert (outcome.code, [clip["prompt"] for clip in outcome.json["clips"]]) == (3, [None, "a fox", "a fox"])
+    assert outcome.err.count("the file of prompts does not name") == 1
+
+    # Where most have none, it is the wrong folder or file
+    (references / "one_frame.mp4").unlink()
+    refused = vgen("eval", "run", folder, "--reference", references, "--metrics", "common.psnr")
+    assert (refused.code, refused.out) == (2, "")
+
+
+def test_a_name_with_a_line_break_keeps_its_message_in_one_line(vgen: Vgen, folder: Path) -> None:
+    (folder / "cut.mp4").rename(folder / "cut\nout.mp4")
+    refused = vgen("eval", "run", folder, "--reference", folder.parent, "--metrics", "common.psnr")
+    assert len([line for line in refused.err.splitlines() if "is not there" in line]) == 3
+    assert "cut\\nout.mp4 is not there" in refused.err
+    unknown = vgen("eval", "run", "no\nvideo.mp4")
+    assert unknown.err.splitlines()[-1].endswith("no file matches the pattern")
+    assert len(unknown.err.splitlines()) == 1
 
 
 def test_scores_of_parts_are_pooled_apart_and_the_static_filter_is_applied(vgen: Vgen, tmp_path: Path) -> None:
