@@ -67,7 +67,9 @@ class Problem:
     def __str__(self) -> str:
         file = None if self.file is None else _printable(self.file)
         where = ":".join(str(part) for part in (file, self.line) if part is not None)
-        text = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
+        # One problem is one line, also where it names a file whose name has a line break.
+        message = "\\n".join(self.message.splitlines()) if "\n" in self.message else self.message
+        text = f"{_printable(self.field[:100])}: {message}" if self.field else message
         # The name of a file need not be text, and what it is called goes on to JSON and to rows.
         return (f"{where}: {text}" if where else text).encode("utf-8", "backslashreplace").decode()
 
@@ -88,7 +90,7 @@ class InputError(VgenError):
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         if isinstance(problems, str):
-            problems = [Problem(problems)]
+            problems = [Problem(line) for line in problems.splitlines() or [""]]
         self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(problems))
         lines = [str(problem) for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
         more = len(self.problems) - len(lines)

@@ -18,8 +18,8 @@ from pipeline.errors import InputError, Problem
 from pipeline.files.drafts import draft_of
 from pipeline.scoring import Models, registry
 from pipeline.scoring import compare as comparing
-from pipeline.scoring.compare import MEANING
 from pipeline.scoring.compare import report as reports
+from pipeline.scoring.compare.facts import as_text
 from pipeline.scoring.compare.html import html as page_of
 from pipeline.scoring.compare.report import Report
 from pipeline.scoring.compare.runs import Run
@@ -90,7 +90,9 @@ def compare(
 
         after = both(before, after)
         compared = comparing.compare(before, after, chosen, margins)
-        if repeat is not None:
+        if repeat is None:
+            compared = comparing.with_repeat_option(compared, "`--repeat BASELINE CANDIDATE`")
+        else:
             again = read_run(repeat[0], settings), read_run(repeat[1], settings)
             baselines = comparing.combined(before, again[0])
             candidates = comparing.combined(after, both(*again))
@@ -169,8 +171,16 @@ def _ready(chosen: list[Metric], gated: list[str], models: Models) -> tuple[list
 
 def _show(report: Report) -> None:
     compared = report.comparison
-    output.facts([("state", compared.state.value), ("meaning", MEANING[compared.state]), ("next", compared.advice)])
+    changes = "; ".join(as_text(change) for change in reports.changed(report.facts()) or ())
+    output.facts(
+        [
+            *(("state", compared.state.value), ("meaning", report.meaning), ("next", compared.advice)),
+            ("changed", changes or None),
+        ]
+    )
     if compared.metrics:
         output.table(reports.COLUMNS, reports.rows(compared.metrics))
         for note in reports.notes(compared):
             output.notice(note)
+    elif scores := reports.score_rows(report):
+        output.table(reports.SCORE_COLUMNS, scores)

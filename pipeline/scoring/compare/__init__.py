@@ -7,6 +7,7 @@ from pipeline.scoring.compare.comparison import (
     compare,
     read_margins,
     repeated,
+    with_repeat_option,
 )
 from pipeline.scoring.compare.runs import Key, Run, RunClip, combined, identical, median_run, playable, read_run, run_of
 from pipeline.scoring.compare.speed import SpeedSample, SpeedVerdict, Threshold, speed_verdicts
@@ -36,4 +37,5 @@ __all__ = [
     "repeated",
     "run_of",
     "speed_verdicts",
+    "with_repeat_option",
 ]

@@ -116,6 +116,13 @@ def repeated(first: Comparison, both: Comparison) -> Comparison:
     return replace(both, advice=advice(first.state, both.state))
 
 
+def with_repeat_option(comparison: Comparison, option: str) -> Comparison:
+    """The comparison of runs that were not repeated: the advice to repeat names the option that does it."""
+    if comparison.state is not State.REGRESSED:
+        return comparison
+    return replace(comparison, advice=f"{comparison.advice} ({option})")
+
+
 def _check_prompts(baseline: Run, candidate: Run) -> None:
     """Raises InputError where an entry has another prompt in the other run: then their clips are of two suites."""
     for key in sorted(baseline.clips.keys() & candidate.clips.keys()):

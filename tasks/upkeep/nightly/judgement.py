@@ -38,19 +38,20 @@ from tasks.upkeep.nightly.history import (
     verdict_of_run,
 )
 from tasks.upkeep.nightly.reports import (
+    if_wanted,
     missing_margins,
     nothing_compared,
     sample_as_json,
     shortfall,
     store_report,
     verdict_of,
-    with_repeat_option,
 )
 from tasks.upkeep.nightly.stored_pairs import StoredPairs
 from tasks.upkeep.nightly.submission import submit_repeat, submit_rescores
 
 logger = logging.getLogger(__name__)
 
+_SECOND_SEEDS = "`--repeat-seeds SEEDS`, from the first night of these options on"
 _URL_S = 7 * 86_400
 """The seconds that a report's links to clips work, where the store is S3: it allows no longer."""
 
@@ -169,7 +170,7 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
         return Report(nothing_compared(run_id, state, advice), runs=(None, candidate), reason=reason)
     comparison = _comparison(candidate, history, night.description)
     if not night.repeats.baseline:
-        comparison = with_repeat_option(comparison)
+        comparison = comparing.with_repeat_option(comparison, _SECOND_SEEDS)
     elif comparison.state is State.REGRESSED:
         if night.repeats.candidate is None:
             return None
@@ -185,7 +186,11 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
         history,
         runs=(_baseline(history, night.description), candidate),
         strips=strips_of_worst(comparison, pairs.read),
-        remarks=[*([] if incomplete is None else [incomplete]), *rescoring.remarks(night.rescores, gone)],
+        remarks=[
+            *([] if incomplete is None else [incomplete]),
+            *rescoring.remarks(night.rescores, gone),
+            *([if_wanted(run_id)] if comparison.state is State.REGRESSED else []),
+        ],
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from db.evals import runs
@@ -49,14 +48,6 @@ def nothing_compared(run_id: str, state: State, advice: str | None = None) -> Co
     return Comparison("none", run_id, state, advice, (), 0, ALPHA)
 
 
-def with_repeat_option(comparison: Comparison) -> Comparison:
-    """The comparison of a night that was not repeated: its advice to repeat names the option that does it."""
-    if comparison.state is not State.REGRESSED:
-        return comparison
-    option = "`--repeat-seeds SEEDS`, from the first night of these options on"
-    return replace(comparison, advice=f"{comparison.advice} ({option})")
-
-
 def shortfall(run: EvalRun, records: int) -> str | None:
     """What keeps a night from being complete, with numbers; None where nothing does."""
     if run.state is not EvalState.INCOMPLETE:
@@ -93,6 +84,11 @@ def missing_margins(description: Mapping[str, Any], nights: int) -> str | None:
             "`vgen eval calibrate` proposes them"
         )
     return "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
+
+
+def if_wanted(run_id: str) -> str:
+    """What to do about a regression that is a change somebody wanted, such as a new checkpoint."""
+    return f"If this change is wanted, `vgen eval accept {run_id}` makes this night the baseline of later ones."
 
 
 def sample_as_json(sample: SpeedSample) -> dict[str, Any]:

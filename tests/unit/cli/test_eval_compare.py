@@ -118,6 +118,7 @@ def test_equal_pixels_are_identical_whatever_the_scores(vgen: Vgen, tmp_path: Pa
     outcome = vgen("eval", "compare", *files)
 
     assert (outcome.code, outcome.out.splitlines()[0]) == (0, "state\tidentical")
+    assert "checks.black\t" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,9 @@ def test_a_second_seed_set_decides_on_the_alarm(
 ) -> None:
     first = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 3.0)
     second = _scores(tmp_path / "c.json", 0.0, seed=2), _scores(tmp_path / "d.json", loss, seed=2)
-    assert "repeat with a second seed set" in vgen("eval", "compare", *first, "--margin", f"{NAME}=1").out
+    alone = vgen("eval", "compare", *first, "--margin", f"{NAME}=1").out
+    assert "repeat with a second seed set before alarming (`--repeat BASELINE CANDIDATE`)" in alone
+    assert f"Metrics in this state: {NAME}" in alone
 
     outcome = vgen("eval", "compare", *first, "--repeat", *second, "--margin", f"{NAME}=1", "--json")
 

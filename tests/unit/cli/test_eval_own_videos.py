@@ -221,6 +221,9 @@ def test_a_name_with_a_line_break_keeps_its_message_in_one_line(vgen: Vgen, fold
     refused = vgen("eval", "run", folder, "--reference", folder.parent, "--metrics", "common.psnr")
     assert len([line for line in refused.err.splitlines() if "is not there" in line]) == 3
     assert "cut\\nout.mp4 is not there" in refused.err
+    unknown = vgen("eval", "run", "no\nvideo.mp4")
+    assert unknown.err.splitlines()[-1].endswith("no file matches the pattern")
+    assert len(unknown.err.splitlines()) == 1
 
 
 def test_scores_of_parts_are_pooled_apart_and_the_static_filter_is_applied(vgen: Vgen, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pipeline.scoring.compare import (
     read_run,
     run_of,
     speed_verdicts,
+    with_repeat_option,
 )
 from pipeline.scoring.compare.statistics import ALPHA
 from pipeline.scoring.metric import Metric, Score, not_scored
@@ -168,6 +169,7 @@ def test_several_gated_metrics_share_the_chance_of_a_false_alarm() -> None:
 def test_a_regression_is_repeated_before_it_alarms() -> None:
     first = _compare(_run([0.5] * 10), _run(_shifted(-0.2)))
     assert first.advice == "repeat with a second seed set before alarming"
+    assert with_repeat_option(first, "`--again`").advice == f"{first.advice} (`--again`)"
 
     # When the second seeds do not lose, both together decide
     baseline = combined(_run([0.5] * 10), _moved(_run([0.5] * 10), 100))
