@@ -64,6 +64,7 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "eval run": evals.EvalRunView,
     "eval suite": evals.EvalRunStateView,
     "eval nightly": evals.EvalRunStateView,
+    "eval accept": evals.EvalRunStateView,
     "eval runs": evals.EvalRunsView,
     "eval scores": evals.EvalRunStateView,
     "eval aggregate": evals.EvalAggregateView,

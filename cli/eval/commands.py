@@ -33,6 +33,7 @@ app.command("compare")(compare.compare)
 app.command("calibrate")(calibrate.calibrate)
 app.command("suite")(eval_suite.suite)
 app.command("nightly")(nightly.nightly)
+app.command("accept")(nightly.accept)
 app.command("runs")(eval_suite.runs)
 app.command("scores")(eval_suite.scores)
 

@@ -1,4 +1,4 @@
-"""`vgen eval nightly`: runs the nightly evaluation at once."""
+"""`vgen eval nightly` runs the nightly evaluation at once; `vgen eval accept` makes a night the baseline."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,6 +102,27 @@ def nightly(
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
 
 
+def accept(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The night, as `vgen eval runs` lists it.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; it is kept with the verdict.")] = None,
+    json: Json = False,
+) -> int:
+    """Accept a night whose change was wanted: it becomes the baseline of later nights."""
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        changed = work.accept(database, run, by=settings.owner, reason=reason)
+        with database.reading() as session:
+            row = runs.get_run(session, run)
+            view = run_view(row, runs.means(session, row.batch_id))
+    if json:
+        output.as_json(view)
+    else:
+        already = "" if changed else " already"
+        output.line(f"later nights are{already} compared with {run}, not with the nights before it")
+    return ExitCode.DONE
+
+
 def _rescored(database: Database, settings: Settings, run_id: str) -> int | None:
     """Have the nights before scored again by this night's scorer; the exit code where that has not ended."""
     for rescore_id, batch_id in work.submit_rescores(database, run_id):
@@ -137,6 +158,7 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
         + [("changed", "; ".join(verdict.get("changed", ())) or None)]
         + [("slower", "; ".join(verdict["slower"]) or None)]
+        + [("accepted by", verdict.get(runs.ACCEPTED, {}).get("by"))]
         + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]
     )
     output.table(*score_table(view))

@@ -171,6 +171,8 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
         output.table(*score_table(view))
     verdict = view.summary.get(evals.VERDICT, {})
     output.facts([(f"verdict: {name}", verdict.get(name)) for name in ("state", "meaning", "advice") if verdict])
+    if accepted := verdict.get(evals.ACCEPTED):
+        output.facts([("accepted by", accepted["by"]), ("accepted because", accepted["reason"])])
     for sentence in (view.suite or {}).get(evals.DETECTABLE, ()):
         output.notice(sentence)
     if hint is not None:

@@ -21,6 +21,8 @@ from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobS
 from pipeline.work import UNABLE
 
 VERDICT = "verdict"
+ACCEPTED = "accepted"
+"""The field of a verdict that says who accepted the run, when (milliseconds since 1970) and why."""
 """The key of a run's summary that holds the result of its comparison."""
 RESCORE = "nightly-rescore"
 """The kind of a run that scores the clips of a run that passed once more, by the scorer of a later night."""
@@ -241,6 +243,21 @@ def add_verdict(session: Session, run_id: str, verdict: Mapping[str, Any]) -> bo
     run.summary = {**(run.summary or {}), VERDICT: dict(verdict)}
     session.flush()
     events.record(session, "eval_verdict", batch_id=run.batch_id, run=run_id, state=verdict["state"])
+    return True
+
+
+def accept(session: Session, run_id: str, *, by: str, reason: str | None) -> bool:
+    """Note in a run's verdict that a person accepted it. False where somebody has done so before."""
+    run = session.scalars(
+        select(EvalRun).where(EvalRun.id == run_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    verdict = dict((run.summary or {})[VERDICT])
+    if ACCEPTED in verdict:
+        return False
+    verdict[ACCEPTED] = {"by": by, "at": session.scalars(select(now_ms())).one(), "reason": reason}
+    run.summary = {**(run.summary or {}), VERDICT: verdict}
+    session.flush()
+    events.record(session, "eval_accepted", batch_id=run.batch_id, run=run_id, by=by)
     return True
 
 

@@ -18,6 +18,8 @@ from service.views.base import when, when_if_set
 
 router = APIRouter(prefix="/evals", route_class=PageRoute, include_in_schema=False)
 _SHOWN = 100
+_LINK_S = 3600
+"""The seconds that a link to a report works, where the store is S3."""
 
 
 @router.get("")
@@ -26,7 +28,7 @@ def show_runs(request: Request, line: ServedLine, visit: Viewer) -> Response:
     query = select(EvalRun, Batch).join(Batch, Batch.id == EvalRun.batch_id).order_by(EvalRun.id.desc()).limit(_SHOWN)
     with line.database.reading() as session:
         rows = [
-            (run, batch.name, when(run.created_at), when_if_set(run.finished_at))
+            (run, batch.name, when(run.created_at), when_if_set(run.finished_at), _verdict(run))
             for run, batch in session.execute(owned(query, visit.caller))
         ]
     return page(request, visit, "evals.html", rows=rows, most=_SHOWN)
@@ -41,12 +43,16 @@ def show_run(request: Request, run_id: str, line: ServedLine, visit: Viewer) -> 
         if found is None:
             raise NotFoundError(f"evaluation run {run_id[:80]!r} does not exist")
         run, batch = found
-        values: dict[str, Any] = {
-            "means": runs.means(session, batch.id),
-            "verdict": (run.summary or {}).get(runs.VERDICT),
-        }
+        values: dict[str, Any] = {"means": runs.means(session, batch.id), "verdict": _verdict(run)}
+        if key := (values["verdict"] or {}).get("reports", {}).get("html"):
+            values["report"] = line.storage.url(key, expires_s=_LINK_S)
         summary = {name: value for name, value in (run.summary or {}).items() if name != runs.VERDICT}
     return page(
         request, visit, "eval.html", run=run, batch=batch, created_at=when(run.created_at),
         finished_at=when_if_set(run.finished_at), run_summary=summary, **values,
     )  # fmt: skip
+
+
+def _verdict(run: EvalRun) -> dict[str, Any] | None:
+    """What was written down for a night; None for other runs, and before it was judged."""
+    return (run.summary or {}).get(runs.VERDICT)

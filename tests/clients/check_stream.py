@@ -175,3 +175,27 @@ def test_a_session_that_is_held_or_loses_its_server_says_so_and_goes_on(browser:
         assert browser.run("return document.getElementById('video').buffered.length") == 1
         assert browser.run("return document.getElementById('video').buffered.end(0)") < 3.1
         assert browser.run("return document.getElementById('problem').textContent") == ""
+
+
+def test_prompts_that_wait_when_the_server_is_killed_are_sent_again(browser: Browser, tmp_path: Path) -> None:
+    sampling = "sampling: { num_frames: 48, fps: 24, width: 64, height: 64 }"
+    (tmp_path / "serve.yaml").write_text(
+        f"streaming: {{ preset: idle, generation_segment_cap: 5 }}\ndefault_request: {{ {sampling} }}\n"
+    )
+    options = (tmp_path / "home", "--config", tmp_path / "serve.yaml", "--port", free_port())
+    prompts = ["one", "two", "three", "four", "five"]
+    with serving(*options) as server:
+        until(lambda: server.client.get("/readyz").json()["ready_gpu_workers"])
+        browser.open(f"{server.client.base_url}/stream")
+        for text in prompts:
+            browser.type("input[name=prompt]", text)
+            browser.click("#send")
+        browser.until(_state("making"))
+        server.process.kill()
+        browser.until(_state("lost"))
+    with serving(*options):
+        browser.until(_state("ended"))
+        messages = "[...document.querySelectorAll('#messages li')].map((item) => item.textContent)"
+        shown = [json.loads(text) for text in browser.run(f"return {messages}.filter((text) => text.endsWith('}}'))")]
+        begun = {each["segment_idx"]: each["prompt"] for each in shown if each["type"] == "ltx2_segment_start"}
+        assert [begun[index] for index in sorted(begun)] == prompts

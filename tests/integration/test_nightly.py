@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from db.clips import cancel_retry_approve
+from db.clips import cancel_retry_approve, deletion
 from db.evals import runs
 from db.models import EvalRun, Score
 from db.session import Database
@@ -19,6 +19,7 @@ from pipeline.policy.routes import IO_QUEUE
 from pipeline.settings import NightlySettings, Settings
 from pipeline.states import EvalState
 from pipeline.wiring import make_storage
+from service.views.evals import EvalRunStateView
 from tasks.app import make_app
 from tasks.upkeep import nightly
 from tasks.upkeep.schedule import beat_schedule
@@ -169,6 +170,65 @@ def test_a_worse_encode_is_seen_the_first_night_and_an_unchanged_night_is_identi
     page = make_storage(settings).read_bytes(verdict["reports"]["html"]).decode()
     assert "common.psnr" in page
     assert "data:image/jpeg;base64," in page
+
+
+def test_a_night_that_is_accepted_is_the_baseline_of_later_ones(
+    settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a history that a wanted change does not pass
+    likeness = {"metrics": (FLICKER, "common.psnr"), "margins": {"common.psnr": 60.0, FLICKER: 0.5}}
+    coarse = _encoded(settings, quality=51)
+    for _ in range(2):
+        _night(settings, database, **likeness)
+    changed, verdict = _night(coarse, database, **likeness)
+    assert not verdict["passed"]
+    monkeypatch.setenv("VGEN_HOME", str(settings.home))
+
+    # When somebody accepts it, twice
+    reason = "x264 at quality 51 — agreed"
+    said = vgen("eval", "accept", changed, "--reason", reason)
+    assert (said.code, said.out.strip()) == (
+        0, f"later nights are compared with {changed}, not with the nights before it",
+    )  # fmt: skip
+    assert "are already compared" in vgen("eval", "accept", changed).out
+    view = EvalRunStateView.model_validate_json(vgen("eval", "accept", changed, "--json").out)
+    accepted = view.summary[runs.VERDICT][runs.ACCEPTED]
+    assert (accepted["reason"], accepted["by"]) == (reason, settings.owner)
+    assert reason in vgen("eval", "scores", changed).out
+
+    # Then the next night is compared with it alone, and passes if it is like it, and not if it is like those before
+    later, verdict = _night(coarse, database, **likeness)
+    with database.reading() as session:
+        assert (runs.get_run(session, later).suite or {})["reference"] == changed
+    assert (verdict["state"], verdict["passed"], verdict["baseline"]) == ("identical", True, changed)
+    _, verdict = _night(settings, database, **likeness)
+    assert not verdict["passed"]
+    assert [run_id for run_id, _ in nightly.past_nights(database, "idle", 9)][:2] == [changed, later]
+
+
+def test_what_cannot_be_accepted_is_said(
+    settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_HOME", str(settings.home))
+    plan = nightly.with_options(nightly.Plan.of_settings(settings))
+    begun, batch_id = nightly.submit(database, settings, plan)
+    cases = {"e1no-such": "does not exist", begun: "has no verdict yet"}
+    with database.transaction() as session:
+        other = runs.open_run(session, batch_id, kind="batch", metrics=(FLICKER,))
+    cases[other] = f"evaluation run {other} is of the kind batch"
+    for run_id, message in cases.items():
+        said = vgen("eval", "accept", run_id)
+        assert (said.code != 0, message in said.err, "Traceback" in said.err) == (True, True, False), said
+
+    # And a night of which a clip was deleted
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+    nightly.judge(database, make_storage(settings), begun)
+    with database.transaction() as session:
+        deletion.request(session, job_list(database, batch_id)[0].id, by="a test")
+    said = vgen("eval", "accept", begun)
+    assert (said.code != 0, "lacks clips" in said.err) == (True, True), said
 
 
 def test_a_night_whose_reference_is_gone_says_so_and_scores_the_rest(settings: Settings, database: Database) -> None:

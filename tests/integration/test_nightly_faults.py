@@ -48,7 +48,7 @@ def test_the_beat_says_what_a_first_night_can_detect_where_people_look(
     (run,) = _runs(database)
     sentences = (run.suite or {})[runs.DETECTABLE]
     assert sentences[0].startswith(f"{FLICKER} (gated): 2 prompts (fewer than the 40 recommended) detect a loss")
-    (record,) = [record for record in caplog.records if record.message == "nightly evaluation begun"]
+    (record,) = [record for record in caplog.records if record.getMessage() == "nightly evaluation begun"]
     assert (vars(record)["run"], vars(record)["detectable"]) == (run.id, sentences)
     assert f"{run.id}: {sentences[0]}" in vgen("eval", "runs").err
     assert sentences[0] in vgen("eval", "scores", run.id).err

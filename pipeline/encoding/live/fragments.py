@@ -25,6 +25,8 @@ _GROUP_S = 1
 """Longest time between two pictures that stand alone."""
 _CRF = "23"
 _SOUND_RATE, _SOUND_BITRATE = 48_000, "128k"
+_AAC_SAMPLES = 1024
+"""Samples of a block of AAC (ISO/IEC 14496-3)."""
 _READ_BYTES = 64 * 1024
 _END_S = 30.0
 """FFmpeg has so long for what it still holds when its input ends: that is less than a second of pictures."""
@@ -170,8 +172,13 @@ def _sound_arguments(sound: Sound | None, begins: int, *, silent: bool, seconds:
         return ["-an", "-map", "0:v"]
     if sound is None:
         source = ["-f", "lavfi", "-i", f"anullsrc=r={_SOUND_RATE}:cl=stereo"]
+        # The encoder puts a block of its own before the first. Where that began before the pictures, the container
+        # would move these: silence leaves room for the block, and ends with the pictures.
+        first = _AAC_SAMPLES
+        seconds = max(seconds - Fraction(first, _SOUND_RATE), Fraction(1, _SOUND_RATE))
     else:
-        source = audio_input(sound, f"file:{sound.path}")
+        source, first = audio_input(sound, f"file:{sound.path}"), 0
     filters = f"atrim=start_sample={begins},asetpts=N/SR/TB,apad,atrim=end={float(seconds):.6f}"
+    filters += f",asetpts=PTS+{first}/SR/TB" if first else ""
     options = ["-map", "0:v", "-map", "1:a", "-af", filters, "-ar", str(_SOUND_RATE), "-ac", "2"]
     return [*source, *options, "-c:a", "aac", "-b:a", _SOUND_BITRATE]

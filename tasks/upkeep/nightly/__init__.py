@@ -4,6 +4,7 @@ Each part may be done by anybody, any number of times: the batch is stored once 
 counting rows, and its verdict is written down once.
 """
 
+from tasks.upkeep.nightly.acceptance import accept
 from tasks.upkeep.nightly.history import KIND, MEDIAN_OF, REPEAT
 from tasks.upkeep.nightly.judgement import judge, judge_ended, repeat_due
 from tasks.upkeep.nightly.plan import Plan, before_the_night, with_options
@@ -21,6 +22,7 @@ __all__ = [
     "MEDIAN_OF",
     "REPEAT",
     "Plan",
+    "accept",
     "before_the_night",
     "has_baseline",
     "judge",

@@ -81,17 +81,20 @@ def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
 def nights_to_calibrate(session: Session, preset: str | None, most: int) -> list[EvalRun]:
     """The last complete nights of a preset (None: of any), all with the same suite and options, oldest first.
 
-    Of several options those that had two nights most recently count. Nights that regressed are left out.
+    Of several options those that had two nights most recently count. Nights that regressed are left out, unless a
+    person accepted them; then all that came before is left out.
 
     Raises:
         InputError: no two nights are alike; the message says which nights there are.
     """
     complete = [run for run in runs.runs(session, kind=KIND, limit=_MOST_RUNS) if run.state is EvalState.COMPLETE]
-    sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value]
+    sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value or _accepted(run)]
     of_preset = [run for run in sound if preset is None or (run.suite or {}).get("preset") == preset]
     alike: dict[str, list[EvalRun]] = {}
     for run in of_preset:
         nights = alike.setdefault((run.suite or {}).get("identity", ""), [])
+        if any(_accepted(later) for later in nights):
+            continue
         nights.append(run)
         if len(nights) == most:
             break
@@ -119,8 +122,9 @@ def _described(run: EvalRun) -> str:
 def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | None) -> list[EvalRun]:
     """The runs that a night is compared with, oldest first: the pinned one, or the last ``MEDIAN_OF`` that passed.
 
-    The first night of a history counts as one that passed. A run of which a clip was deleted does not count: there
-    would be nothing to compare that clip with, in this night or in any later one.
+    The first night of a history counts as one that passed. So does a night that a person accepted, and a new history
+    begins with it: the nights before it were made by what was changed. A run of which a clip was deleted does not
+    count: there would be nothing to compare that clip with, in this night or in any later one.
 
     Raises:
         NotFoundError: no run has the pinned id.
@@ -130,9 +134,11 @@ def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | Non
     passed: list[EvalRun] = []
     for other in reversed(before):
         verdict = verdict_of_run(other)
-        if (verdict.get("passed") or verdict.get("first")) and runs.has_every_clip(session, other):
+        accepted = _accepted(other)
+        counts = accepted or verdict.get("passed") or verdict.get("first")
+        if counts and runs.has_every_clip(session, other):
             passed.append(other)
-        if len(passed) == MEDIAN_OF:
+        if accepted or len(passed) == MEDIAN_OF:
             break
     return passed[::-1]
 
@@ -140,6 +146,10 @@ def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | Non
 def verdict_of_run(run: EvalRun) -> dict[str, Any]:
     """The verdict that was written down for a night; empty where there is none yet."""
     return dict((run.summary or {}).get(runs.VERDICT) or {})
+
+
+def _accepted(run: EvalRun) -> bool:
+    return runs.ACCEPTED in verdict_of_run(run)
 
 
 def past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:

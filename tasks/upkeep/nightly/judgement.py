@@ -38,6 +38,7 @@ from tasks.upkeep.nightly.history import (
     verdict_of_run,
 )
 from tasks.upkeep.nightly.reports import (
+    if_wanted,
     missing_margins,
     nothing_compared,
     sample_as_json,
@@ -185,7 +186,11 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
         history,
         runs=(_baseline(history, night.description), candidate),
         strips=strips_of_worst(comparison, pairs.read),
-        remarks=[*([] if incomplete is None else [incomplete]), *rescoring.remarks(night.rescores, gone)],
+        remarks=[
+            *([] if incomplete is None else [incomplete]),
+            *rescoring.remarks(night.rescores, gone),
+            *([if_wanted(run_id)] if comparison.state is State.REGRESSED else []),
+        ],
     )
 
 

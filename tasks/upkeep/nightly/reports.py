@@ -86,6 +86,11 @@ def missing_margins(description: Mapping[str, Any], nights: int) -> str | None:
     return "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
 
 
+def if_wanted(run_id: str) -> str:
+    """What to do about a regression that is a change somebody wanted, such as a new checkpoint."""
+    return f"If this change is wanted, `vgen eval accept {run_id}` makes this night the baseline of later ones."
+
+
 def sample_as_json(sample: SpeedSample) -> dict[str, Any]:
     """The sample as a verdict holds it, for later nights to be compared with."""
     names = ("preset", "gpu_type", "seconds_per_clip", "peak_bytes")

@@ -237,11 +237,13 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
 
 
 def test_every_documented_output_is_checked() -> None:
-    # `eval nightly` prints what `eval scores` does (tests/integration/test_nightly.py checks it too).
+    # `eval nightly` and `eval accept` print what `eval scores` does (tests/integration/test_nightly.py checks them).
     # `submit --wait` needs a cluster: it prints what `watch` prints, by the same function.
     # `chaos` needs workers to break: tests/faults/test_chaos.py reads what it prints by its view.
     # `workers drain` needs a cluster: tests/unit/db/test_placement.py drains a host.
-    assert set(COMMANDS) | {"submit --wait", "eval nightly", "chaos", "workers drain"} == set(JSON_OUTPUT)
+    assert set(COMMANDS) | {"submit --wait", "eval nightly", "eval accept", "chaos", "workers drain"} == set(
+        JSON_OUTPUT
+    )
 
 
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified:UserWarning")

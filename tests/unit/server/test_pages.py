@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from db import browser_sessions
 from db.clips import deletion
+from db.evals import runs
 from db.models import ArtifactRow, BrowserSession
 from db.session import Database
 from pipeline.settings import load_settings
@@ -118,6 +119,7 @@ def paths(site: Site, batch_id: str, job_id: str) -> list[str]:
         f"/compare?job={batch_id}-000000&job={batch_id}-000001",
         f"/compare?batch={batch_id}&batch={batch_id}",
         "/search?q=a",
+        f"/evals/{evaluated(site, batch_id)}",
     ]
 
 
@@ -127,7 +129,7 @@ def _printable(text: str) -> str:
 
 
 def made(site: Site, text: str) -> tuple[str, str]:
-    """A batch of a blocked clip and a scored one whose texts are all this one; the batch, and the scored job."""
+    """A batch of a blocked and a scored clip, with its evaluation, all of this text; the batch and the scored job."""
     lines = [
         {
             **LINES[0],
@@ -141,7 +143,19 @@ def made(site: Site, text: str) -> tuple[str, str]:
     blocked = site.line.go_on(f"{batch_id}-000000", Stage.SCREEN)
     site.line.finish(blocked, result_of(blocked, Outcome.BLOCKED))
     site.line.finish_job(f"{batch_id}-000001")
+    with site.database.transaction() as session:
+        run_id = runs.open_run(session, batch_id, kind="nightly", metrics=("checks.black",))
+        runs.close_run(session, run_id, complete=True)
+        said = {"meaning": text, "advice": text, "slower": [text], "baseline": "e1night"}
+        runs.add_verdict(session, run_id, {"state": "regressed", **said, "reports": {"html": "reports/e1/report.html"}})
+        runs.accept(session, run_id, by=text, reason=text)
     return batch_id, f"{batch_id}-000001"
+
+
+def evaluated(site: Site, batch_id: str) -> str:
+    """The evaluation run of a batch that was made here."""
+    with site.database.reading() as session:
+        return runs.runs(session, batch_id=batch_id)[0].id
 
 
 def test_what_strangers_write_changes_no_page(open_site: Callable[..., Site]) -> None:
@@ -153,8 +167,21 @@ def test_what_strangers_write_changes_no_page(open_site: Callable[..., Site]) ->
     for (path, before), after in zip(harmless.items(), hostile, strict=True):
         assert after.status_code == 200, path
         assert not re.search("[\u202a-\u202e\u2066-\u2069]", after.text), path
-        if path not in ("/", "/search?q=a", "/workers"):  # others are on these, or none any more
+        if path not in ("/", "/search?q=a", "/workers", "/evals"):  # others are on these, or none any more
             assert Structure(after.text).tags == Structure(before.text).tags, path
+
+
+def test_an_evaluation_shows_its_verdict_its_report_and_who_accepted_it(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    run_id = evaluated(site, made(site, HARMLESS)[0])
+    browser = site.browser()
+    shown, listed = (re.sub(r"<[^>]*>", "", browser.get(path).text) for path in (f"/evals/{run_id}", "/evals"))
+    for sentence in (
+        *("Verdict: regressed, accepted by a fox: a fox", "a fox Next: a fox.", "Slower than usual: a fox."),
+        *("Compared with: e1night", "reports/e1/report.html"),
+    ):
+        assert sentence in shown
+    assert "regressed, accepted" in listed
 
 
 def test_no_page_has_script_or_style_in_it_and_each_says_so(open_site: Callable[..., Site]) -> None:

@@ -178,3 +178,17 @@ def test_a_damaged_initialisation_is_refused_and_nothing_else_happens() -> None:
             codecs_of(data[:length])
         except Mp4Error:
             continue
+
+
+@pytest.mark.parametrize(("num_frames", "fps"), [(24, 24.0), (9, 8.0), (49, 16.0)])
+def test_silence_makes_a_segment_no_longer_than_its_pictures(num_frames: int, fps: float) -> None:
+    chunks = encoded(Track(32, 32, fps, num_frames), silent=True)
+    spans: dict[str, list[tuple[float, float]]] = {"video": [], "audio": []}
+    with open_media(io.BytesIO(b"".join(chunk.data for chunk in chunks))) as container:
+        for packet in container.demux():
+            if packet.pts is not None and packet.duration is not None:
+                begins, lasts = float(packet.pts * packet.time_base), float(packet.duration * packet.time_base)
+                spans[packet.stream.type].append((begins, begins + lasts))
+    for of_kind in spans.values():
+        assert of_kind[0][0] == 0
+        assert of_kind[-1][1] == pytest.approx(num_frames / fps, abs=1e-3)
