@@ -59,7 +59,7 @@ class SegmentTeller:
                     duration_ms = event.duration_ms
                 await self._tell(request, event)
         if done is None or duration_ms is None:
-            raise SourceError("worker_failed", f"segment {request.index} ended without its frames")
+            raise SourceError("worker_failed", f"the segment with segment_idx {request.index} ended without its frames")
         self._pts_base_ms += duration_ms
         took_ms, latency_ms = round(done.generation_time_ms, 1), round((time.monotonic() - ready.asked_at) * 1000, 1)
         await self._put(

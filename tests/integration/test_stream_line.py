@@ -191,7 +191,9 @@ def test_a_segment_whose_clip_was_deleted_cannot_be_shown_and_the_session_goes_o
         closed = second.end()
 
     assert error["code"] == "worker_failed"
-    assert error["message"] == "segment 0 cannot be shown: its clip was deleted; the session goes on"
+    assert (
+        error["message"] == "the segment with segment_idx 0 cannot be shown: its clip was deleted; the session goes on"
+    )
     assert [each["segment_idx"] for each in second.of("ltx2_segment_complete")] == [1]
     assert closed["code"] == 1000
 

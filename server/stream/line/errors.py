@@ -54,7 +54,7 @@ def lost(segment: StreamSegmentView) -> SourceError:
     why = segment.error or segment.error_code
     if why is None:
         why = "somebody asked for that" if segment.state == "cancelled" else "without a reason"
-    text = f"segment {segment.segment} is {segment.state}: {why}"
+    text = f"the segment with segment_idx {segment.segment} is {segment.state}: {why}"
     return SourceError("worker_failed", text, fatal=False)
 
 

@@ -76,7 +76,7 @@ class LineMedia:
         except TimeoutError:
             return None
         if isinstance(event, BaseException):
-            text = f"segment {self._index} cannot be shown: {_why(event)}; the session goes on"
+            text = f"the segment with segment_idx {self._index} cannot be shown: {_why(event)}; the session goes on"
             raise SourceError("worker_failed", text, fatal=False) from event  # its clip is made all the same
         self.complete = isinstance(event, MediaEnd)
         return event

@@ -24,7 +24,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("wan2.1-t2v-1.3b", {"guidance_scale_2": 3}, "guidance_scale_2: 3 is given, but the model of preset"),
     ("ltx-video", {"guidance_scale_2": 3}, "guidance_scale_2: 3.0 is given, but LTXPipeline takes none"),
     ("svd-xt", {"image": "image.png", "negative_prompt": "dull"}, "negative_prompt: 'dull' is given, but Stable"),
-    ("svd-xt", {"image": "image.png", "fps": 23.976}, "fps: 23.976 is not whole, and this model needs a whole rate"),
+    ("svd-xt", {"image": "image.png", "fps": 23.976}, "fps: 23.976 is not a whole number"),
     ("svd-xt", {"image": "image.png", "fps": 7.5}, "use 7 or 8"),
     ("mochi-1", {"guidance_scale_2": 1}, "guidance_scale_2: 1.0 is given, but MochiPipeline takes none"),
 ]

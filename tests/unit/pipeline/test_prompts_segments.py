@@ -94,10 +94,13 @@ def test_files_without_segments_keep_their_fingerprint_and_files_with_them_have_
         ),
         (
             line(prompt="a", segments=2, preset="ltx-video", num_frames=17),
-            "num_frames: 17 is too short: a segment of preset 'ltx-video' goes on from 9 frames",
+            "num_frames: 17 is too short: a segment of preset 'ltx-video' starts from 9 frames",
         ),
         (line(prompt="a", num_frames=82), "num_frames: 82 cannot be made by preset 'tiny-wan'"),
-        ('{"defaults": {"segments": ["a", "b"]}}\n{"prompt": "x"}', "segments: a list of prompts belongs to one line"),
+        (
+            '{"defaults": {"segments": ["a", "b"]}}\n{"prompt": "x"}',
+            "segments: a list of prompts is allowed on a single line only",
+        ),
     ],
 )
 def test_wrong_segments_are_told_with_line_and_field(text: str, expected: str) -> None:
