@@ -37,7 +37,7 @@ def _write_dino(folder: Path) -> None:
 
     folder.mkdir()
     name = "dino_vitbase16_pretrain.pth"
-    torch.save(tiny_weights.weights(*tiny_weights.PLAIN[name]), folder / name)
+    torch.save(tiny_weights.weights(*tiny_weights.plain(full_size=False)[name]), folder / name)
 
 
 @pytest.fixture
