@@ -89,7 +89,7 @@ def test_a_day_is_the_last_24_hours(line: Line) -> None:
     with line.database.transaction() as session:
         requests.cancel_all(session, [f"{old}-00000{number}" for number in (0, 1)])
     _age(line, old, DAY_MS - 60_000)
-    with pytest.raises(QuotaError, match="asked for 2 in the last 24 hours") as refused:
+    with pytest.raises(QuotaError, match="requested 2 in the last 24 hours") as refused:
         _submit(line, count=2)
     assert refused.value.code == "insufficient_quota"
     assert 30 <= (refused.value.retry_after_s or 0) <= 61

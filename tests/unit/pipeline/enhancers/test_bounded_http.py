@@ -65,10 +65,10 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
     [
         (_drips(b"X: "), "answer within 0.4 s"),
         (_drips(b"X: ", 500), "answer within 0.4 s"),
-        (_drips(b"Content-Length: 100000\r\n\r\n"), "no whole answer within 0.4 s"),
-        (_drips(b"Content-Length: 100000\r\n\r\n", 401), "no whole answer within 0.4 s"),
-        (_drips(b"Content-Length: 100000\r\n\r\n", 500), "no whole answer within 0.4 s"),
-        (_drips(b"Transfer-Encoding: chunked\r\n\r\n"), "no whole answer within 0.4 s"),
+        (_drips(b"Content-Length: 100000\r\n\r\n"), "no complete answer within 0.4 s"),
+        (_drips(b"Content-Length: 100000\r\n\r\n", 401), "no complete answer within 0.4 s"),
+        (_drips(b"Content-Length: 100000\r\n\r\n", 500), "no complete answer within 0.4 s"),
+        (_drips(b"Transfer-Encoding: chunked\r\n\r\n"), "no complete answer within 0.4 s"),
         (_sends(b"HTTP/1.1 100 Continue\r\n\r\n", pause_s=0.02, for_ever=True), "answer within 0.4 s"),
     ],
 )

@@ -66,7 +66,7 @@ ERROR = {"error": {"message": "no luck today", "type": "x"}}
         (says(["a", "b"]), "empty"),
         (says("x" * 10_000_000), "longer than"),
         (waits, "no answer within 0.5 s"),
-        (drips, "no whole answer within 0.5 s"),
+        (drips, "no complete answer within 0.5 s"),
         (breaks_off, "Error"),
         (hangs_up, "Error"),
     ],

@@ -207,7 +207,7 @@ def test_an_attention_backend_holds_for_its_clip(backend: str, wan: DiffusersVid
         ({"text_encoder_offload": True}, "text_encoder_offload: .*needs a GPU"),
         ({"quantisation": "bitsandbytes-nf4"}, "quantisation: .*bitsandbytes-nf4 needs a CUDA GPU.*layerwise_casting"),
         ({"quantisation": "gguf:/nowhere.gguf"}, "quantisation: .*there is no file /nowhere.gguf.*layerwise_casting"),
-        ({"context_parallel": 4}, "context_parallel: .*4 GPUs are asked for.*compile"),
+        ({"context_parallel": 4}, "context_parallel: .*4 GPUs are requested.*compile"),
     ],
 )
 def test_what_this_machine_cannot_do_is_refused_with_what_is_missing(

@@ -193,7 +193,7 @@ def test_stable_video_diffusion_refuses_what_it_cannot(
         (make_request("svd-xt", **shape), "image: is required by"),
         (make_request("svd-xt", image=broken, **shape), "image: cannot be read"),
         (make_request("svd-xt", image=image, negative_prompt="dull", **shape), "negative_prompt: 'dull' is given"),
-        (make_request("svd-xt", image=image, **shape, fps=7.5), "fps: 7.5 is not whole"),
+        (make_request("svd-xt", image=image, **shape, fps=7.5), "fps: 7.5 is not a whole number"),
     ):
         with pytest.raises(RefusedError, match=text):
             generator.generate(request, ignore)

@@ -44,7 +44,7 @@ def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier
     work = make_work(Stage.SCREEN, "kitten", policy="hold")
     work = dataclasses.replace(work, options=work.options.model_copy(update={"must_screen": True}))
 
-    with pytest.raises(RetryableError, match="safety policy hold was asked for") as caught:
+    with pytest.raises(RetryableError, match="safety policy hold is required") as caught:
         screen.run(work, make_context(tmp_path, safety=SafetySettings()))
 
     assert caught.value.code == "classifier_unavailable"
