@@ -31,6 +31,8 @@ from pipeline.states import SESSION_ENDS, SessionState, StepState
 
 COUNT_MS = 10_000
 """Idle time is counted so often, so that a budget ends soon after it is used up."""
+ABANDONED_MS = 600_000
+"""Messages to a session's own queue that come later than this after it was settled are not expected."""
 _PAGE = 200
 
 
@@ -173,6 +175,14 @@ def _choose(
         return not holds, worker.name in running, running.get(worker.name, 0), worker.name
 
     return min(able, key=cost)
+
+
+def abandoned_queues(session: Session) -> Sequence[str]:
+    """The queues of sessions that settled within the last ten minutes: no worker reads them any more."""
+    settled = select(StreamSession.id).where(StreamSession.settled_at > now_ms() - ABANDONED_MS)
+    held = select(Reservation.queue).where(Reservation.ended_at.is_(None))
+    query = select(Reservation.queue).where(Reservation.session_id.in_(settled), Reservation.queue.not_in(held))
+    return session.scalars(query.distinct().order_by(Reservation.queue)).all()
 
 
 def _bind(session: Session, owner: StreamSession, worker: Worker, now: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from celery import Celery
@@ -10,6 +11,7 @@ from kombu.exceptions import ChannelError, OperationalError
 from db import workers
 from db.queue import recovery
 from db.reading import handoffs
+from db.scheduling import reservations
 from db.session import Database
 from pipeline import failpoints
 from pipeline.handoff import Handoff
@@ -50,6 +52,10 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
         if lost:
             repaired += recovery.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
         workers.forget_old(session)
+    with database.reading() as session:
+        abandoned = reservations.abandoned_queues(session)
+    for queue in abandoned:
+        _purge(app, queue)
     if repaired:
         logger.info("reconciled", extra={"steps": repaired})
     return repaired
@@ -78,6 +84,16 @@ def sweep_handoff(database: Database, handoff: Handoff, *, older_than_s: float) 
         with database.reading() as session:
             live = handoffs.live_stems(session, job_ids)
     return handoff.sweep(live, older_than_s=older_than_s)
+
+
+def _purge(app: Celery, queue: str) -> None:
+    """Remove a queue that nobody reads, with the doubled or late messages in it: Redis would keep it for ever."""
+    with (
+        contextlib.suppress(OperationalError, OSError),
+        app.pool.acquire(block=True) as connection,
+        contextlib.suppress(ChannelError, *connection.connection_errors),  # none there; or the next poll does it
+    ):
+        connection.default_channel.queue_purge(queue)
 
 
 def queue_depth(app: Celery, queue: str) -> int | None:

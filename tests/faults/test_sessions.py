@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from websockets.sync.client import ClientConnection, connect
 
 from db import workers
@@ -241,6 +242,12 @@ def test_sessions_that_are_over_leave_no_keys_in_redis(world: World) -> None:
     for session_id in ids:
         finish(world, session_id)
     assert keys_of(world.redis.port, ids) == []
+
+    # When a message of one comes late, or twice, the queue that it makes goes too
+    queue = world.one(f"SELECT queue FROM reservations WHERE session_id = '{ids[0]}'")
+    with redis.Redis(port=world.redis.port) as client:
+        client.lpush(queue, "late")
+        until(lambda: not client.exists(queue), "the queue that nobody reads is removed")
 
 
 def test_a_client_that_comes_back_while_the_store_is_away_waits_for_its_segment(world: World) -> None:
