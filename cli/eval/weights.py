@@ -33,7 +33,7 @@ def weights_of(settings: Settings, directory: Path | None) -> Weights:
 
 
 def notices(texts: Iterable[str]) -> None:
-    """Show the texts, which say what lacks weights; that there is no weights directory is said once, before them."""
+    """Print each text about missing weights. If no weights directory is set, one line before them says so."""
     all_texts = list(texts)
     if any(NO_DIRECTORY in text for text in all_texts):
         output.notice(NO_DIRECTORY)
